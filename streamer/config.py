@@ -1,0 +1,147 @@
+"""The sections of the configuration files that both services share, and the streamer's own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from streamer.settings import Section, Settings
+
+
+class KafkaConfig(Section):
+    """How to reach the brokers."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=3, description="host:port[,host:port...]")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: Path | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str | None = None
+    password_file: Path | None = Field(None, description="a file that holds the password and nothing else")
+    request_timeout_ms: int = Field(10_000, ge=1_000, le=300_000)
+
+    @model_validator(mode="after")
+    def _sasl_needs_credentials(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not (self.username and self.password_file):
+            raise ValueError(f"{self.security_protocol} needs username and password_file")
+        return self
+
+
+class TopicsConfig(Section):
+    """Names of the topics."""
+
+    readings: str = "casting.readings"
+    labels: str = "casting.labels"
+    dead_letters: str = "casting.dead-letters"
+    models: str = "casting.models"
+    model_events: str = "casting.model-events"
+    num_partitions: int = Field(4, ge=1, le=1024, description="of readings and labels, when we create them")
+    replication_factor: int = Field(1, ge=1, le=10)
+    create: bool = Field(True, description="create a missing topic; false: wait for it")
+
+
+class RedisConfig(Section):
+    """How to reach Redis, and under which namespace our keys stand."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://")
+    username: str | None = None
+    password_file: Path | None = Field(None, description="a file that holds the password and nothing else")
+    namespace: str = Field("casting", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    timeout_s: float = Field(5.0, gt=0, le=60)
+
+
+class SensorConfig(Section):
+    """One sensor: a field of a wide reading, a column of the data set."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")
+    unit: str = ""
+
+
+class DataConfig(Section):
+    """What a namespace fixes for good: sensors in order, period, grid."""
+
+    sensors: tuple[SensorConfig, ...] = Field(min_length=1, max_length=1024)
+    period_ms: int = Field(1000, ge=1, le=3_600_000)
+    grid_phase_ms: int = Field(0, ge=0, description="offset of the step grid from the epoch")
+    # Smaller: more keys a cast. Larger: short casts waste memory, since a block is created at full length.
+    block_steps: int = Field(256, ge=16, le=65_536)
+
+    @model_validator(mode="after")
+    def _sensors_are_distinct(self) -> Self:
+        names = self.sensor_names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        reserved = sorted(set(names) & {"cast_id", "strand", "ts", "period_ms", "values", "event", "group"})
+        if twice:
+            raise ValueError(f"sensors named twice: {', '.join(twice)}")
+        if reserved:
+            raise ValueError(f"names that belong to the message itself: {', '.join(reserved)}")
+        if self.grid_phase_ms >= self.period_ms:
+            raise ValueError("grid_phase_ms must be below period_ms")
+        return self
+
+    @property
+    def sensor_names(self) -> tuple[str, ...]:
+        """Names in column order."""
+        return tuple(sensor.name for sensor in self.sensors)
+
+
+class EventTimeConfig(Section):
+    """When a step is final."""
+
+    # Smaller: stragglers become late dead letters. Larger: windows seal later and more state is held a cast.
+    allowed_lateness_s: float = Field(30.0, ge=0, le=86_400)
+    idle_timeout_s: float = Field(600.0, gt=0, le=7 * 86_400)
+    max_future_s: float = Field(300.0, ge=0, le=7 * 86_400)
+
+
+class WindowsConfig(Section):
+    """A window spec: how sealed rows are cut into training windows."""
+
+    name: str = Field("default", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    size_steps: int = Field(300, ge=2, le=1_000_000)
+    hop_steps: int = Field(300, ge=1, le=1_000_000)
+    min_valid_ratio: Annotated[float, Field(ge=0, le=1)] = 0.8
+    short_casts: Literal["pad", "drop"] = "pad"
+    tail: Literal["drop", "align_end"] = "drop"
+
+
+class HttpConfig(Section):
+    """Where /metrics, /livez and /readyz answer."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65_535, description="0: any free port, told in the log")
+
+
+class LoggingConfig(Section):
+    """Logs go to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+
+
+class ConsumerConfig(Section):
+    """The consumer group of the streamer."""
+
+    group_id: str = Field("casting-streamer", min_length=1)
+    # Smaller: rebalances under load spikes. Larger: a dead member's partitions stand still for longer.
+    session_timeout_ms: int = Field(30_000, ge=1_000, le=600_000)
+    heartbeat_interval_ms: int = Field(3_000, ge=100)
+    max_poll_interval_ms: int = Field(300_000, ge=1_000)
+    # Smaller: more round trips to Redis. Larger: more memory, and more to read again after a crash.
+    max_poll_records: int = Field(5_000, ge=1, le=100_000)
+    poll_timeout_ms: int = Field(200, ge=1, le=10_000)
+
+
+class StreamerSettings(Settings):
+    """configs/streamer.yaml."""
+
+    kafka: KafkaConfig = KafkaConfig()
+    topics: TopicsConfig = TopicsConfig()
+    redis: RedisConfig = RedisConfig()
+    data: DataConfig
+    event_time: EventTimeConfig = EventTimeConfig()
+    windows: WindowsConfig = WindowsConfig()
+    consumer: ConsumerConfig = ConsumerConfig()
+    http: HttpConfig = HttpConfig()
+    logging: LoggingConfig = LoggingConfig()

@@ -1,0 +1,70 @@
+"""Every error of the product, grouped by what the caller can do about it.
+
+    CastingError
+    |-- ConfigError              mend the file or the environment, start again (exit 2)
+    |-- RecordError              one record cannot be used: dead letter, go on
+    |-- RefusedError             what lies outside contradicts the configuration: a person decides
+    |-- UnavailableError         retriable: back off, try again, nothing is lost
+    |   |-- BrokerUnavailableError
+    |   `-- StoreUnavailableError
+    |-- FencedError              retriable: someone else moved the state on; load it again
+    `-- RecordingError           a recording folder is not in the documented format
+
+The trainer adds its own branches in ``trainer.errors``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CastingError(Exception):
+    """Base of all errors of the product. ``retriable`` says whether the same call may succeed later."""
+
+    retriable: ClassVar[bool] = False
+
+
+class ConfigError(CastingError):
+    """The configuration cannot be used; the message lists every fault with file, line and key."""
+
+
+class RecordError(CastingError):
+    """A record from Kafka cannot be used.
+
+    Attributes:
+        reason: A short, stable word for metrics and dead letters, such as ``bad_json``.
+        stage: Where it failed: ``decode``, ``validate`` or ``place``.
+    """
+
+    def __init__(self, reason: str, message: str, *, stage: str = "validate") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.stage = stage
+
+
+class RefusedError(CastingError):
+    """What lies outside (a namespace, a server's setting, a topic) contradicts the configuration."""
+
+
+class UnavailableError(CastingError):
+    """A server did not answer or cannot take work now."""
+
+    retriable = True
+
+
+class BrokerUnavailableError(UnavailableError):
+    """Kafka did not answer."""
+
+
+class StoreUnavailableError(UnavailableError):
+    """Redis did not answer, or is out of memory."""
+
+
+class FencedError(CastingError):
+    """The state of a cast is not what the writer had loaded; nothing was written."""
+
+    retriable = True
+
+
+class RecordingError(CastingError):
+    """A recording folder is missing or malformed; the message names file, line and what is expected."""

@@ -1,0 +1,200 @@
+"""Reads a configuration file: YAML into frozen sections, every fault reported at file and line.
+
+Precedence, highest first: environment ``CASTING_<SECTION>__<KEY>``, the YAML file, the default in the model.
+YAML is read by the rules of YAML 1.2: ``no`` is a word, ``012`` and ``22:30`` are strings; a key that stands
+twice is a fault.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from streamer.errors import ConfigError
+
+ENV_PREFIX = "CASTING_"
+# Variables of the test suite, not of the services.
+ENV_IGNORED = "CASTING_TEST_"
+# Every top-level section of the product's files: a variable that names none of them is a mistake, one of
+# another service's is not.
+SECTIONS = frozenset(
+    [
+        *("kafka", "topics", "redis", "data", "event_time", "windows", "consumer", "http", "logging"),
+        *("dataset", "triggers", "gate", "registry", "model"),
+        *("architecture", "training", "optimizer", "scheduler", "early_stopping", "loss", "data_processing"),
+    ]
+)
+
+Loc = tuple[int | str, ...]
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+class Section(BaseModel):
+    """A frozen part of a configuration file; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Settings(BaseSettings):
+    """The root of a configuration file; read one with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", validate_default=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+def load_settings(settings_cls: type[SettingsT], path: Path) -> SettingsT:
+    """Reads and checks one configuration file, the environment on top.
+
+    Args:
+        settings_cls: The root model.
+        path: A YAML file.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or any value is wrong; the message holds all faults,
+            one a line, as ``file:line: key: what is wrong``.
+    """
+    tree, lines = _read_yaml(path)
+    faults = [f"environment: {name}: {hint}" for name, hint in _unknown_variables()]
+    try:
+        settings = settings_cls(**tree)
+    except ValidationError as exc:
+        from_env = EnvSettingsSource(settings_cls)()
+        faults += [_fault(path, lines, from_env, error["loc"], error["msg"]) for error in exc.errors()]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return settings
+
+
+def read_secret(path: Path) -> str:
+    """Reads a secret from its file, without the newline at its end.
+
+    Raises:
+        ConfigError: The file cannot be read or is empty.
+    """
+    try:
+        secret = path.read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: cannot read the secret: {exc}") from exc
+    if not secret:
+        raise ConfigError(f"{path}: the secret file is empty")
+    return secret
+
+
+def _fault(path: Path, lines: dict[Loc, int], from_env: dict[str, Any], loc: Loc, message: str) -> str:
+    key = ".".join(str(part) for part in loc)
+    message = message.removeprefix("Value error, ")
+    if loc and _holds(from_env, loc):
+        variable = ENV_PREFIX + "__".join(str(part).upper() for part in loc)
+        return f"environment: {variable}: {message}"
+    known = loc
+    while known and known not in lines:
+        known = known[:-1]
+    return f"{path}:{lines.get(known, 1)}: {key or 'file'}: {message}"
+
+
+def _holds(tree: Any, loc: Loc) -> bool:
+    for part in loc:
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def _unknown_variables() -> Iterator[tuple[str, str]]:
+    for name in sorted(os.environ):
+        if not name.upper().startswith(ENV_PREFIX) or name.upper().startswith(ENV_IGNORED):
+            continue
+        section = name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if section not in SECTIONS:
+            yield name, f"no such section: {section}; sections are {', '.join(sorted(SECTIONS))}"
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """SafeLoader with the scalars of YAML 1.2's core schema only."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own form
+
+
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
+)
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    # PyYAML's own float constructor reads 1:30 as base 60.
+    return float(loader.construct_scalar(node))
+
+
+_Yaml12Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise ConfigError(f"{path}: no such file") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: cannot read it: {exc}") from exc
+    try:
+        root = yaml.compose(text, Loader=_Yaml12Loader)
+        tree = yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506 - the loader derives from SafeLoader
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: not YAML: {exc.problem}") from exc
+    except (yaml.YAMLError, ValueError) as exc:
+        raise ConfigError(f"{path}: not YAML: {exc}") from exc
+    if root is None:
+        return {}, {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}:1: expected sections such as 'kafka:', found a {type(tree).__name__}")
+    lines: dict[Loc, int] = {}
+    twice: list[str] = []
+    _walk(root, (), lines, twice)
+    if twice:
+        raise ConfigError("\n".join(f"{path}:{fault}" for fault in twice))
+    return tree, lines
+
+
+def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], twice: list[str]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            child = (*loc, str(key.value))
+            line = key.start_mark.line + 1
+            if child in lines:
+                twice.append(
+                    f"{line}: {'.'.join(map(str, child))}: stands twice, first at line {lines[child]}"
+                )
+            lines[child] = line
+            _walk(value, child, lines, twice)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*loc, index)] = value.start_mark.line + 1
+            _walk(value, (*loc, index), lines, twice)

@@ -1,0 +1,1 @@
+"""Fine-tunes the defect model, lets only better models through, and publishes them."""
