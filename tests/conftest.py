@@ -1,0 +1,47 @@
+"""Fixtures of the whole suite: a real broker and a real Redis, started once a worker on free ports.
+
+`CASTING_TEST_KAFKA=host:port` and `CASTING_TEST_REDIS=redis://...` make it use running servers instead.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from streamer.config import KafkaConfig, RedisConfig
+from streamer.embedded import EmbeddedBroker, EmbeddedRedis
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaConfig]:
+    """How to reach a running broker."""
+    if servers := os.environ.get("CASTING_TEST_KAFKA"):
+        yield KafkaConfig(bootstrap_servers=servers)
+        return
+    with EmbeddedBroker() as broker:
+        yield KafkaConfig(bootstrap_servers=broker.bootstrap_servers)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Address of a running Redis."""
+    if url := os.environ.get("CASTING_TEST_REDIS"):
+        yield url
+        return
+    with EmbeddedRedis() as server:
+        yield server.url
+
+
+@pytest.fixture
+def unique() -> str:
+    """A word that no other test uses: for topics, groups and namespaces."""
+    return uuid.uuid4().hex[:12]
+
+
+@pytest.fixture
+def redis(redis_url: str, unique: str) -> RedisConfig:
+    """A namespace of its own for each test."""
+    return RedisConfig(url=redis_url, namespace=f"t{unique}")
