@@ -93,6 +93,8 @@ class EventTimeConfig(Section):
     allowed_lateness_s: float = Field(30.0, ge=0, le=86_400)
     idle_timeout_s: float = Field(600.0, gt=0, le=7 * 86_400)
     max_future_s: float = Field(300.0, ge=0, le=7 * 86_400)
+    # Smaller: what a gateway kept back in an outage is refused. Larger: a wild stamp makes a long empty cast.
+    max_past_s: float = Field(86_400.0, ge=1, le=31 * 86_400)
 
 
 class WindowsConfig(Section):

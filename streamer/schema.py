@@ -1,30 +1,28 @@
 """Wire types: what the records on Kafka mean, whatever format carried them.
 
 Times are epoch milliseconds (int). Values are float32; NaN means that a sensor said nothing.
-Shape suffixes: K rows, F sensors in the order of the namespace.
+A row has F values, in the order of the namespace's sensors.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 CAST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-FloatArray = npt.NDArray[np.float32]
+Row = Sequence[float]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One or more consecutive rows of one cast.
 
     Attributes:
         ts: Time of the first row.
         period_ms: Time between rows (irrelevant for a single row).
-        values_KF: K rows of F sensors.
+        rows: One or more rows of F values.
         unknown_fields: Fields of the message that no sensor of the namespace bears.
     """
 
@@ -32,7 +30,7 @@ class Reading:
     strand: int | None
     ts: int
     period_ms: int
-    values_KF: FloatArray
+    rows: Sequence[Row]
     unknown_fields: int = 0
 
 

@@ -1,0 +1,288 @@
+"""Casts in Redis as the streamer writes them: each record is judged once, whatever crashes.
+
+`applied` (topic/partition -> next offset) and `version` of a cast move in the same script as its rows, its
+timeline and its counts. The script goes through only if both are what this writer had loaded; a writer that
+lost its partition therefore gets `FencedError` and changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import msgspec
+
+from streamer.config import DataConfig
+from streamer.errors import FencedError
+from streamer.kafka import Partition
+from streamer.schema import Label
+from streamer.store import scripts
+from streamer.store.connection import Client, map_redis_errors, text
+from streamer.store.keys import Keys
+from streamer.store.rows import RowStore
+from streamer.timeline import CastTimeline, Grid, OpenStep
+from streamer.windows import Address
+
+_TIMELINE_FIELDS = ("first_step", "newest_ts", "sealed", "last_step", "seen_at", "end_seen_at")
+
+
+@dataclass(slots=True)
+class CastState:
+    """One cast as loaded, and what changed since.
+
+    Attributes:
+        applied: Next offset of the partition it was loaded for, None before its first record.
+        source: The partition its readings come from.
+        version: Number of writes that the cast has seen, None for a cast that Redis does not hold.
+        dirty_steps: Steps whose values are not in Redis yet.
+        counts: Outcomes that are not in Redis yet.
+    """
+
+    cast_id: str
+    timeline: CastTimeline = field(default_factory=CastTimeline)
+    strand: int | None = None
+    group: str | None = None
+    source: str | None = None
+    applied: int | None = None
+    next_applied: int | None = None
+    version: int | None = None
+    dirty_steps: set[int] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class CastStore:
+    """Loads and saves casts of one namespace.
+
+    Raises:
+        StoreUnavailableError: From every method, when Redis does not answer; nothing or all of a cast is
+            written, and the caller loads again.
+    """
+
+    def __init__(self, client: Client, keys: Keys, data: DataConfig) -> None:
+        self._client = client
+        self._keys = keys
+        self._grid = Grid(data.period_ms, data.grid_phase_ms)
+        self._rows = RowStore(client, keys, data)
+        self._block_steps = data.block_steps
+        self._num_sensors = len(data.sensors)
+        self._row = struct.Struct(f"<{self._num_sensors}f")
+        self._open_ts = struct.Struct(f"<q{self._num_sensors}i")
+        self._empty_block = self._row.pack(*[math.nan] * self._num_sensors) * data.block_steps
+        self._apply = client.register_script(scripts.APPLY)
+        self._label = client.register_script(scripts.LABEL)
+
+    def open_casts(self, partition: Partition) -> set[str]:
+        """Casts of a partition that were not finished when it was last written."""
+        with map_redis_errors("listing open casts"):
+            return {text(member) for member in self._client.smembers(self._keys.open(partition))}
+
+    def announce(self, partition: Partition, first_seen: dict[str, int]) -> None:
+        """Notes casts as open, before anything else of them is written.
+
+        Args:
+            first_seen: Log time of the record that made us load the cast, by cast id.
+        """
+        if not first_seen:
+            return
+        with map_redis_errors("announcing casts"):
+            pipe = self._client.pipeline(transaction=False)
+            pipe.sadd(self._keys.open(partition), *first_seen)
+            pipe.zadd(self._keys.casts, dict(first_seen), nx=True)
+            pipe.execute()
+
+    def finish(self, partition: Partition, cast_ids: Iterable[str]) -> None:
+        """Takes casts off the open list, once they are ended and indexed."""
+        if ids := list(cast_ids):
+            with map_redis_errors("closing casts"):
+                self._client.srem(self._keys.open(partition), *ids)
+
+    def load(self, partition: Partition, cast_ids: Sequence[str]) -> dict[str, CastState]:
+        """Loads casts for the member that reads this partition; an unknown cast is a fresh state."""
+        with map_redis_errors("loading casts"):
+            pipe = self._client.pipeline(transaction=False)
+            for cast_id in cast_ids:
+                pipe.hgetall(self._keys.cast(cast_id))
+            hashes = pipe.execute()
+        states = {}
+        for cast_id, fields in zip(cast_ids, hashes, strict=True):
+            named = {text(name): value for name, value in fields.items()}
+            states[cast_id] = self._state(cast_id, partition, named)
+        self._load_open_rows(list(states.values()))
+        return states
+
+    def _load_open_rows(self, states: Sequence[CastState]) -> None:
+        held = [state for state in states if state.timeline.open_steps]
+        spans = []
+        for state in held:
+            low, high = min(state.timeline.open_steps), max(state.timeline.open_steps)
+            spans.append(Address(state.cast_id, low, high - low + 1))
+        for state, span, x_TF in zip(held, spans, self._rows.read(spans), strict=True):
+            rows = x_TF.tolist()
+            for step, open_step in state.timeline.open_steps.items():
+                open_step.row = rows[step - span.start]
+
+    def _state(self, cast_id: str, partition: Partition, fields: dict[str, bytes]) -> CastState:
+        def number(name: str) -> int | None:
+            return int(fields[name]) if name in fields else None
+
+        def word(name: str) -> str | None:
+            return fields[name].decode() if name in fields else None
+
+        timeline = CastTimeline(ended=fields.get("ended") == b"1")
+        for name in _TIMELINE_FIELDS:
+            setattr(timeline, name, number(name))
+        for packed in _pieces(fields.get("open_ts", b""), self._open_ts.size):
+            step, *jitter = self._open_ts.unpack(packed)
+            time = self._grid.time(step)
+            timeline.open_steps[step] = OpenStep([], [time + ms for ms in jitter])
+        return CastState(
+            cast_id=cast_id,
+            timeline=timeline,
+            strand=number("strand"),
+            group=word("group"),
+            source=word("source"),
+            applied=number(f"applied:{partition}"),
+            version=number("version"),
+        )
+
+    def save(self, partition: Partition, states: Iterable[CastState]) -> None:
+        """Writes what changed of each cast: rows, timeline, counts and `applied` of a cast in one script.
+
+        Raises:
+            FencedError: A cast was moved on by someone else; nothing of it was written. Load again.
+        """
+        states = list(states)
+        with map_redis_errors("saving casts"):
+            pipe = self._client.pipeline(transaction=False)
+            for state in states:
+                keys, args = self._apply_call(partition, state)
+                self._apply(keys=keys, args=args, client=pipe)
+            results = pipe.execute()
+        fenced = [state.cast_id for state, ok in zip(states, results, strict=True) if not ok]
+        if fenced:
+            raise FencedError(f"{partition}: moved on by another member: {', '.join(fenced[:5])}")
+        for state in states:
+            state.version = (state.version or 0) + 1
+            state.applied = state.next_applied if state.next_applied is not None else state.applied
+            state.next_applied = None
+            state.dirty_steps.clear()
+            state.counts.clear()
+            state.timeline.forget_sealed()
+
+    def _apply_call(
+        self, partition: Partition, state: CastState
+    ) -> tuple[list[str], list[str | bytes | int]]:
+        fields = self._fields(state)
+        blocks = list(self._blocks(state))
+        args: list[str | bytes | int] = [
+            f"applied:{partition}",
+            "" if state.applied is None else state.applied,
+            "" if state.version is None else state.version,
+            "" if state.next_applied is None else state.next_applied,
+            len(fields),
+        ]
+        for name, value in fields.items():
+            args += (name, value)
+        args.append(len(state.counts))
+        for name, number in state.counts.items():
+            args += (f"n:{name}", number)
+        args.append(self._empty_block)
+        for _, runs in blocks:
+            args.append(len(runs))
+            for offset, values in runs:
+                args += (offset, values)
+        keys = [
+            self._keys.cast(state.cast_id),
+            *(self._keys.rows(state.cast_id, block) for block, _ in blocks),
+        ]
+        return keys, args
+
+    def _fields(self, state: CastState) -> dict[str, str | bytes | int]:
+        timeline = state.timeline
+        fields: dict[str, str | bytes | int] = {
+            name: value for name in _TIMELINE_FIELDS if (value := getattr(timeline, name)) is not None
+        }
+        fields["ended"] = int(timeline.ended)
+        fields["open_ts"] = b"".join(self._packed_ts(timeline))
+        if state.strand is not None:
+            fields["strand"] = state.strand
+        if state.group is not None:
+            fields["group"] = state.group
+        if state.source is not None:
+            fields["source"] = state.source
+        return fields
+
+    def _packed_ts(self, timeline: CastTimeline) -> Iterator[bytes]:
+        for step, open_step in timeline.open_steps.items():
+            if timeline.sealed is None or step >= timeline.sealed:
+                time = self._grid.time(step)
+                yield self._open_ts.pack(step, *[ts - time for ts in open_step.ts])
+
+    def _blocks(self, state: CastState) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+        """(block, runs of (byte offset, bytes)) of the steps that changed."""
+        size = self._block_steps
+        for block, steps in groupby(sorted(state.dirty_steps), key=lambda step: step // size):
+            runs: list[tuple[int, bytes]] = []
+            for step in steps:
+                row = state.timeline.open_steps[step].row
+                _extend(runs, (step - block * size) * self._row.size, row, self._row)
+            yield block, runs
+
+    def add_labels(self, labels: Sequence[tuple[Partition, int, Label]]) -> None:
+        """Adds labels to their casts; a record that was applied before changes nothing.
+
+        Args:
+            labels: (partition, offset, label), in offset order per partition.
+        """
+        with map_redis_errors("adding labels"):
+            pipe = self._client.pipeline(transaction=False)
+            for partition, offset, label in labels:
+                args: list[str | bytes | int] = [f"applied:{partition}", offset, encode_label(label)]
+                self._label(keys=[self._keys.cast(label.cast_id)], args=args, client=pipe)
+            pipe.execute()
+
+
+def encode_label(label: Label) -> bytes:
+    """Canonical JSON of a label without its cast id: the same label gives the same bytes."""
+    fields = {
+        "defect": label.defect,
+        "inspected_at": label.inspected_at,
+        "from_ts": label.from_ts,
+        "to_ts": label.to_ts,
+        "defect_type": label.defect_type,
+        "group": label.group,
+    }
+    return msgspec.json.encode(fields, order="sorted")
+
+
+def decode_labels(cast_id: str, text: bytes | None) -> list[Label]:
+    """Labels of a cast as they lie in its hash, in canonical order."""
+    fields = msgspec.json.decode(text) if text else []
+    labels = [Label(cast_id=cast_id, **each) for each in fields]
+    return sorted(labels, key=encode_label)
+
+
+def _pieces(packed: bytes, size: int) -> Iterator[bytes]:
+    for begin in range(0, len(packed), size):
+        yield packed[begin : begin + size]
+
+
+def _extend(runs: list[tuple[int, bytes]], offset: int, row: Sequence[float], layout: struct.Struct) -> None:
+    """Adds a row's values to the runs: whole if it is whole, else value by value; NaN is never written."""
+    if not any(map(math.isnan, row)):
+        _append(runs, offset, layout.pack(*row))
+        return
+    for index, value in enumerate(row):
+        if not math.isnan(value):
+            _append(runs, offset + 4 * index, struct.pack("<f", value))
+
+
+def _append(runs: list[tuple[int, bytes]], offset: int, values: bytes) -> None:
+    if runs and runs[-1][0] + len(runs[-1][1]) == offset:
+        runs[-1] = (runs[-1][0], runs[-1][1] + values)
+    else:
+        runs.append((offset, values))

@@ -1,0 +1,80 @@
+"""Every key in Redis, with what lies under it and how long it lives.
+
+All keys start with the namespace. Keys of one cast share the hash tag {cast_id}, keys of one window spec the hash
+tag {spec}, so a script touches one slot only and the same layout runs on Redis Cluster.
+
+meta                          hash         sensors, units, period, grid, block size      for good
+casts                         sorted set   cast ids by log time of their first record    for good
+cast:{id}                     hash         timeline, labels, counts, `applied`           for good
+cast:{id}:rows:<block>        string       float32 rows of one block, NaN = no value     with its cast
+open:<topic>/<partition>      set          casts with open steps or pending index        until done
+position:<topic>/<partition>  hash         next offset, log clock, counts of records     for good
+spec:<name>                   string       a window spec as JSON                         for good
+windows:{spec}                sorted set   addresses of sealed windows by end time       with its cast
+windows:{spec}:defective      sorted set   windows by arrival number of their label      until decided otherwise
+windows:{spec}:good           sorted set   the same                                      until decided otherwise
+windows:{spec}:arrivals       counter      the last arrival number                       for good
+windows:{spec}:shown          hash         cast id -> revision that the index shows      with its cast
+dataset:<id>                  string       a frozen manifest                             until a person removes it
+
+"For good": as long as the namespace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamer.kafka import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Builds the keys of one namespace."""
+
+    namespace: str
+
+    @property
+    def meta(self) -> str:
+        return f"{self.namespace}:meta"
+
+    @property
+    def casts(self) -> str:
+        return f"{self.namespace}:casts"
+
+    def cast(self, cast_id: str) -> str:
+        return f"{self.namespace}:cast:{{{cast_id}}}"
+
+    def rows(self, cast_id: str, block: int) -> str:
+        return f"{self.cast(cast_id)}:rows:{block}"
+
+    def open(self, partition: Partition) -> str:
+        return f"{self.namespace}:open:{partition}"
+
+    def position(self, partition: Partition) -> str:
+        return f"{self.namespace}:position:{partition}"
+
+    @property
+    def positions(self) -> str:
+        """Pattern of all position keys, for SCAN."""
+        return f"{self.namespace}:position:*"
+
+    def windows(self, spec: str) -> str:
+        return f"{self.namespace}:windows:{{{spec}}}"
+
+    def defective(self, spec: str) -> str:
+        return f"{self.windows(spec)}:defective"
+
+    def good(self, spec: str) -> str:
+        return f"{self.windows(spec)}:good"
+
+    def arrivals(self, spec: str) -> str:
+        return f"{self.windows(spec)}:arrivals"
+
+    def shown(self, spec: str) -> str:
+        return f"{self.windows(spec)}:shown"
+
+    def spec(self, name: str) -> str:
+        return f"{self.namespace}:spec:{name}"
+
+    def dataset(self, dataset_id: str) -> str:
+        return f"{self.namespace}:dataset:{dataset_id}"

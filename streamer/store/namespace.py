@@ -1,0 +1,94 @@
+"""What a namespace fixes for good, and the window specs over it."""
+
+from __future__ import annotations
+
+from streamer.config import DataConfig, SensorConfig, WindowsConfig
+from streamer.errors import RefusedError
+from streamer.store.connection import Client, map_redis_errors
+from streamer.store.keys import Keys
+
+
+def check_server(client: Client) -> None:
+    """Refuses a Redis that would lose training data.
+
+    Raises:
+        RefusedError: It is a replica, or its policy evicts keys when memory is full.
+        StoreUnavailableError: It does not answer.
+    """
+    with map_redis_errors("asking for its role"):
+        info = client.info()
+    if info.get("role") == "slave":
+        raise RefusedError(f"Redis is a replica of {info.get('master_host')}; point redis.url at the primary")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise RefusedError(
+            f"Redis has maxmemory-policy {policy}, which deletes training data when memory is full; "
+            "set maxmemory-policy noeviction"
+        )
+
+
+def claim_namespace(client: Client, keys: Keys, data: DataConfig) -> None:
+    """Writes what the namespace fixes, or checks that it is what we are configured for.
+
+    Raises:
+        RefusedError: The namespace was written with other sensors, units, period, grid or block size.
+    """
+    ours = data.model_dump_json()
+    with map_redis_errors("claiming the namespace"):
+        client.hsetnx(keys.meta, "data", ours)
+        theirs = _text(client.hget(keys.meta, "data"))
+    if theirs == ours:
+        return
+    held = DataConfig.model_validate_json(theirs or "{}")
+    faults = [
+        f"{name}: it has {_show(getattr(held, name))}, the configuration says {_show(getattr(data, name))}"
+        for name in DataConfig.model_fields
+        if getattr(held, name) != getattr(data, name)
+    ]
+    raise RefusedError(
+        f"namespace {keys.namespace} was written with other data; " + "; ".join(faults)
+        + "; use another redis.namespace or the old values"
+    )  # fmt: skip
+
+
+def claim_spec(client: Client, keys: Keys, spec: WindowsConfig) -> None:
+    """Writes a window spec under its name, or checks that the name still means the same.
+
+    Raises:
+        RefusedError: The name stands for another spec.
+    """
+    ours = spec.model_dump_json()
+    with map_redis_errors("claiming the window spec"):
+        client.set(keys.spec(spec.name), ours, nx=True)
+        theirs = _text(client.get(keys.spec(spec.name)))
+    if theirs != ours:
+        raise RefusedError(
+            f"windows.name {spec.name} stands for {theirs} in namespace {keys.namespace}, "
+            f"the configuration says {ours}; give the new spec a name of its own"
+        )
+
+
+def read_namespace(client: Client, keys: Keys) -> DataConfig | None:
+    """What the namespace fixes, None if no streamer has written to it yet."""
+    with map_redis_errors("reading the namespace"):
+        text = _text(client.hget(keys.meta, "data"))
+    return DataConfig.model_validate_json(text) if text else None
+
+
+def read_spec(client: Client, keys: Keys, name: str) -> WindowsConfig | None:
+    """A window spec by its name, None if there is none."""
+    with map_redis_errors("reading the window spec"):
+        text = _text(client.get(keys.spec(name)))
+    return WindowsConfig.model_validate_json(text) if text else None
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(
+            f"{sensor.name} [{sensor.unit}]" for sensor in value if isinstance(sensor, SensorConfig)
+        )
+    return str(value)
+
+
+def _text(value: object) -> str | None:
+    return value.decode() if isinstance(value, bytes) else None

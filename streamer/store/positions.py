@@ -1,0 +1,73 @@
+"""How far each partition has been read: next offset, log clock, and counts of records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from streamer.kafka import Partition
+from streamer.store import scripts
+from streamer.store.connection import Client, map_redis_errors, text
+from streamer.store.keys import Keys
+from streamer.timeline import LogClock
+
+
+@dataclass(slots=True)
+class Position:
+    """Where to go on in a partition, and the log clock there.
+
+    Attributes:
+        counts: Records up to here by kind (`consumed`, `dead_lettered`).
+    """
+
+    offset: int
+    clock: LogClock
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class PositionStore:
+    """Loads and moves positions; a position never goes back."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._move = client.register_script(scripts.POSITION)
+
+    def load(self, partition: Partition) -> Position | None:
+        """The position of a partition, None if it was never written."""
+        with map_redis_errors("loading a position"):
+            fields = self._client.hgetall(self._keys.position(partition))
+        return _position({text(name): int(value) for name, value in fields.items()})
+
+    def load_all(self) -> dict[Partition, Position]:
+        """All positions of the namespace."""
+        positions = {}
+        with map_redis_errors("listing positions"):
+            for key in self._client.scan_iter(self._keys.positions):
+                topic, _, number = text(key).rsplit(":", 1)[-1].rpartition("/")
+                partition = Partition(topic, int(number))
+                if position := self.load(partition):
+                    positions[partition] = position
+        return positions
+
+    def move(self, partition: Partition, offset: int, clock: LogClock, counts: Mapping[str, int]) -> None:
+        """Moves a position on, after everything before it is written; going back is ignored."""
+        fields = {
+            name: value
+            for name, value in (("highest", clock.highest), ("second", clock.second))
+            if value is not None
+        }
+        args: list[str | int] = [offset, len(fields)]
+        for name, value in fields.items():
+            args += (name, value)
+        for name, value in counts.items():
+            args += (f"n:{name}", value)
+        with map_redis_errors("moving a position"):
+            self._move(keys=[self._keys.position(partition)], args=args)
+
+
+def _position(fields: dict[str, int]) -> Position | None:
+    if "offset" not in fields:
+        return None
+    counts = {name[2:]: value for name, value in fields.items() if name.startswith("n:")}
+    return Position(fields["offset"], LogClock(fields.get("highest"), fields.get("second")), counts)
