@@ -1,0 +1,1 @@
+"""A plant to develop and to test with: a simulator, and recordings of real sensor data."""
