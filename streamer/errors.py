@@ -7,6 +7,7 @@
     |-- UnavailableError         retriable: back off, try again, nothing is lost
     |   |-- BrokerUnavailableError
     |   `-- StoreUnavailableError
+    |-- OffsetGoneError          retriable: the log no longer holds the offset; look for its start again
     |-- FencedError              retriable: someone else moved the state on; load it again
     `-- RecordingError           a recording folder is not in the documented format
 
@@ -58,6 +59,12 @@ class BrokerUnavailableError(UnavailableError):
 
 class StoreUnavailableError(UnavailableError):
     """Redis did not answer, or is out of memory."""
+
+
+class OffsetGoneError(CastingError):
+    """The offset to read next lies outside the log: retention passed it, or the topic was made anew."""
+
+    retriable = True
 
 
 class FencedError(CastingError):

@@ -6,7 +6,8 @@ Nothing else in the product imports kafka. Values travel as bytes; decoding is t
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -16,7 +17,7 @@ import kafka.errors
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata
 
 from streamer.config import ConsumerConfig, KafkaConfig
-from streamer.errors import BrokerUnavailableError, ConfigError, RecordError
+from streamer.errors import BrokerUnavailableError, ConfigError, OffsetGoneError, RecordError
 from streamer.settings import read_secret
 
 # Halves a fast consumer at the client's default of 500; below 10 an idle consumer spins.
@@ -121,12 +122,27 @@ def ensure_topics(config: KafkaConfig, topics: Mapping[str, TopicSpec]) -> None:
     Raises:
         BrokerUnavailableError: The broker does not answer.
     """
-    with map_kafka_errors("creating topics", config.bootstrap_servers):
+    with _admin(config, "creating topics") as admin:
+        for name in sorted(set(topics) - set(admin.list_topics())):
+            _create_topic(admin, name, topics[name])
+
+
+def missing_topics(config: KafkaConfig, topics: Iterable[str]) -> list[str]:
+    """Those of the topics that the broker does not have, sorted.
+
+    Raises:
+        BrokerUnavailableError: The broker does not answer.
+    """
+    with _admin(config, "listing topics") as admin:
+        return sorted(set(topics) - set(admin.list_topics()))
+
+
+@contextmanager
+def _admin(config: KafkaConfig, action: str) -> Iterator[Any]:
+    with map_kafka_errors(action, config.bootstrap_servers):
         admin = KafkaAdminClient(**_client_options(config))
         try:
-            missing = set(topics) - set(admin.list_topics())
-            for name in sorted(missing):
-                _create_topic(admin, name, topics[name])
+            yield admin
         finally:
             admin.close()
 
@@ -248,10 +264,6 @@ class _RebalanceNotes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka
         if assigned:
             self.consumer.pause(*assigned)
 
-    def pending(self) -> bool:
-        with self._lock:
-            return bool(self._revoked or self._assigned)
-
     def take(self) -> Rebalance | None:
         with self._lock:
             if not (self._revoked or self._assigned):
@@ -301,9 +313,9 @@ class GroupConsumer:
             try:
                 batches = self._consumer.poll(timeout_ms=self._timeout_ms)
             except kafka.errors.NoOffsetForPartitionError:
-                if self._notes.pending():
-                    return []  # just assigned; the caller seeks once it has taken the rebalance
-                raise
+                return []  # just assigned; the caller seeks once it has taken the rebalance
+            except kafka.errors.OffsetOutOfRangeError as exc:
+                raise OffsetGoneError(f"Kafka at {self._servers}: {exc}") from exc
         return [_record(record) for batch in batches.values() for record in batch]
 
     def take_rebalance(self) -> Rebalance | None:
@@ -412,6 +424,39 @@ class TopicReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def end_offsets(config: KafkaConfig, topics: Sequence[str], timeout_s: float = 5.0) -> dict[Partition, int]:
+    """The end of each partition of these topics; a topic that does not exist has none.
+
+    Raises:
+        BrokerUnavailableError: The broker does not answer.
+    """
+    with map_kafka_errors("reading the ends of topics", config.bootstrap_servers):
+        consumer = KafkaConsumer(
+            **_client_options(config),
+            group_id=None,
+            enable_auto_commit=False,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+        try:
+            partitions = [
+                kafka.TopicPartition(topic, number)
+                for topic in topics
+                for number in consumer.partitions_for_topic(topic) or ()
+            ]
+            ends = consumer.end_offsets(partitions) if partitions else {}
+            # Some brokers answer with the start of the last batch; what a fetch says is the end.
+            consumer.assign(partitions)
+            for partition, end in ends.items():
+                consumer.seek(partition, end)
+            deadline = time.monotonic() + timeout_s
+            while time.monotonic() < deadline and any(consumer.highwater(tp) is None for tp in partitions):
+                consumer.poll(timeout_ms=100)
+            return {Partition(*tp): max(end, consumer.highwater(tp) or 0) for tp, end in ends.items()}
+        finally:
+            consumer.close(autocommit=False, timeout_ms=2_000)
 
 
 def _tp(partition: Partition) -> Any:

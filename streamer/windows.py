@@ -103,8 +103,7 @@ def _strength(label: Label) -> tuple[int, int]:
 
 def valid_steps(x_TF: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """valid_T: the steps at which at least one sensor said something."""
-    valid_T: npt.NDArray[np.bool_] = ~np.isnan(x_TF).all(axis=1)
-    return valid_T
+    return np.asarray(~np.isnan(x_TF).all(axis=1), dtype=np.bool_)
 
 
 def decide(

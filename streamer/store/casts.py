@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -38,6 +38,7 @@ class CastState:
         applied: Next offset of the partition it was loaded for, None before its first record.
         source: The partition its readings come from.
         version: Number of writes that the cast has seen, None for a cast that Redis does not hold.
+        indexed_step: Sealed edge up to which its windows are in the index.
         dirty_steps: Steps whose values are not in Redis yet.
         counts: Outcomes that are not in Redis yet.
     """
@@ -50,6 +51,7 @@ class CastState:
     applied: int | None = None
     next_applied: int | None = None
     version: int | None = None
+    indexed_step: int | None = None
     dirty_steps: set[int] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -80,19 +82,17 @@ class CastStore:
         with map_redis_errors("listing open casts"):
             return {text(member) for member in self._client.smembers(self._keys.open(partition))}
 
-    def announce(self, partition: Partition, first_seen: dict[str, int]) -> None:
-        """Notes casts as open, before anything else of them is written.
+    def announce(self, partition: Partition, cast_ids: Iterable[str]) -> None:
+        """Notes casts as open, before anything else of them is written."""
+        if ids := list(cast_ids):
+            with map_redis_errors("announcing casts"):
+                self._client.sadd(self._keys.open(partition), *ids)
 
-        Args:
-            first_seen: Log time of the record that made us load the cast, by cast id.
-        """
-        if not first_seen:
-            return
-        with map_redis_errors("announcing casts"):
-            pipe = self._client.pipeline(transaction=False)
-            pipe.sadd(self._keys.open(partition), *first_seen)
-            pipe.zadd(self._keys.casts, dict(first_seen), nx=True)
-            pipe.execute()
+    def enrol(self, first_seen: Mapping[str, int]) -> None:
+        """Lists casts by the log time (epoch ms) of their first reading; one listed before stays as it is."""
+        if first_seen:
+            with map_redis_errors("listing casts"):
+                self._client.zadd(self._keys.casts, dict(first_seen), nx=True)
 
     def finish(self, partition: Partition, cast_ids: Iterable[str]) -> None:
         """Takes casts off the open list, once they are ended and indexed."""
@@ -147,6 +147,7 @@ class CastStore:
             source=word("source"),
             applied=number(f"applied:{partition}"),
             version=number("version"),
+            indexed_step=number("indexed_step") if fields.get("indexed_step") else None,
         )
 
     def save(self, partition: Partition, states: Iterable[CastState]) -> None:

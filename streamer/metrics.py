@@ -1,0 +1,52 @@
+"""Metrics of the streamer, and the text that Prometheus scrapes."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """The metrics of a registry in Prometheus' text format."""
+    return generate_latest(registry)
+
+
+class StreamerMetrics:
+    """What the streamer counts. No label grows with the number of casts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        prefix = "casting_streamer"
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{prefix}_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"{prefix}_{name}", text, labels, registry=self.registry)
+
+        self.records = counter("records", "Records by what became of them.", "kind")
+        self.steps = counter("steps", "Rows of applied readings by outcome.", "outcome")
+        self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", "reason")
+        self.unknown_fields = counter("unknown_fields", "Fields of readings that no sensor bears.")
+        self.windows_sealed = counter("windows_sealed", "Windows that became final.")
+        self.log_gaps = counter("log_gaps", "Records that retention removed before they were read.", "topic")
+        self.outages = counter("outages", "Times that a server did not take our work.", "server")
+        self.rebalances = counter("rebalances", "Changes of the assignment.")
+        self.lag = gauge("lag", "Records behind the end of the partition.", "topic", "partition")
+        self.partitions = gauge("assigned_partitions", "Partitions that this member reads.")
+        self.casts_open = gauge("open_casts", "Casts with steps that are not final.")
+        self.ready = gauge("ready", "1 while records are taken.")
+        self.batch_seconds = Histogram(
+            f"{prefix}_batch_seconds",
+            "Time from poll to commit of a batch with records.",
+            registry=self.registry,
+            buckets=(0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15),
+        )
+        self.batch_records = Histogram(
+            f"{prefix}_batch_records",
+            "Records of a batch.",
+            registry=self.registry,
+            buckets=(1, 10, 50, 100, 500, 1_000, 2_000, 5_000, 20_000),
+        )
