@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from streamer import process
 from streamer.app import have_topics, run_streamer
 from streamer.config import StreamerSettings
+from streamer.errors import ConfigError
 from streamer.feeding import feed_kafka
 from streamer.kafka import end_offsets
 from streamer.logs import configure_logging
@@ -54,10 +56,8 @@ def run(
     settings = _settings(config)
     stop = StopRequest()
     stop.install()
-    try:
+    with suppress(process.StoppedError):
         run_streamer(settings, stop, reset=reset)
-    except process.StoppedError:
-        pass
     return stop.exit_code()
 
 
@@ -73,14 +73,13 @@ def status(
         return
     table = Table(show_header=False, box=None)
     for name, value in report.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {number:,}" for key, number in value.items()) or "none"
-        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        table.add_row(name.replace("_", " "), _words(value))
     Console().print(table)
 
 
 @app.command()
 def simulate(
+    *,
     config: ConfigOption = DEFAULT_CONFIG,
     casts: Annotated[int, typer.Option(min=1, help="How many casts.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
@@ -91,21 +90,20 @@ def simulate(
 ) -> int:
     """Feeds casts of a simulated plant into Kafka: drift, late readings and delayed labels included."""
     settings = _settings(config)
-    simulator = Simulator(
-        SimulatorConfig(
-            seed=seed,
-            num_casts=casts,
-            min_steps=min_steps,
-            max_steps=max_steps,
-            strands=strands,
-            period_ms=settings.data.period_ms,
-        )  # fmt: skip
+    plant = SimulatorConfig(
+        seed=seed,
+        num_casts=casts,
+        min_steps=min_steps,
+        max_steps=max_steps,
+        strands=strands,
+        period_ms=settings.data.period_ms,
     )
-    return _feed(settings, simulator.events(), speed, None)
+    return _feed(settings, Simulator(plant).events(), speed, None)
 
 
 @app.command()
 def replay(
+    *,
     recording: Annotated[Path, typer.Argument(help="Folder with readings.csv[.gz] and labels.csv.")],
     config: ConfigOption = DEFAULT_CONFIG,
     speed: SpeedOption = 60.0,
@@ -115,11 +113,17 @@ def replay(
             min=0, max=0.9, help="Share of the last casts whose labels are not sent.", metavar="SHARE"
         ),
     ] = 0.0,
+    chunk_rows: Annotated[int, typer.Option(min=1, help="Rows a message; 1: wide readings.")] = 1,
 ) -> int:
     """Feeds a recording into Kafka in time order: readings, ends of casts, and labels at their own time."""
     settings = _settings(config)
-    source = Recording(recording)
-    events = source.events(hold_back_labels=hold_back_labels)
+    source = Recording.open(recording)
+    if source.sensors != settings.data.sensor_names:
+        raise ConfigError(
+            f"{config}: data.sensors are {', '.join(settings.data.sensor_names)}; "
+            f"the recording {recording} has {', '.join(source.sensors)}"
+        )
+    events = source.events(chunk_rows=chunk_rows, hold_back_labels=hold_back_labels)
     return _feed(settings, events, speed, source.num_readings)
 
 
@@ -130,6 +134,12 @@ def _feed(settings: StreamerSettings, events: Iterator[PlantEvent], speed: float
     sent = feed_kafka(settings, events, speed=speed, total_readings=total, stop=stop)
     typer.echo(json.dumps({"records": sent.records, "readings": sent.readings, "labels": sent.labels}))
     return stop.exit_code()
+
+
+def _words(value: int | dict[str, int]) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return ", ".join(f"{key} {number:,}" for key, number in value.items()) or "none"
 
 
 def _settings(path: Path) -> StreamerSettings:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import structlog
 from rich.console import Console
@@ -16,41 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from streamer.config import StreamerSettings
 from streamer.kafka import Producer
 from streamer.plant.events import PlantEvent
-from streamer.plant.feeder import feed
+from streamer.plant.feeder import FeedProgress, feed, to_topics
 from streamer.process import StopRequest
 
 log = structlog.get_logger()
 
-# Smaller: more waiting for acknowledgements. Larger: more records in memory.
-_Show = Callable[[int], None]
-
-FLUSH_RECORDS = 20_000
 PLAIN_INTERVAL_S = 5.0
-
-
-@dataclass(slots=True)
-class Sent:
-    """What was sent and acknowledged."""
-
-    records: int = 0
-    readings: int = 0
-    labels: int = 0
-
-
-class _Sender:
-    def __init__(self, settings: StreamerSettings, producer: Producer, sent: Sent) -> None:
-        self._topics = {"readings": settings.topics.readings, "labels": settings.topics.labels}
-        self._producer = producer
-        self._sent = sent
-
-    def __call__(self, event: PlantEvent) -> None:
-        headers = [("sent-at", b"%d" % event.sent_at)]
-        self._producer.send(self._topics[event.kind], event.value, key=event.key, headers=headers)
-        self._sent.records += 1
-        self._sent.readings += event.num_readings
-        self._sent.labels += event.kind == "labels"
-        if self._producer.num_unflushed() >= FLUSH_RECORDS:
-            self._producer.flush()
 
 
 def feed_kafka(
@@ -60,8 +29,8 @@ def feed_kafka(
     speed: float,
     total_readings: int | None,
     stop: StopRequest,
-) -> Sent:
-    """Sends events in their order, paced by their own time.
+) -> FeedProgress:
+    """Sends events in their order, paced by their own time, and waits until all are acknowledged.
 
     Args:
         speed: Times real time; 0 for as fast as the broker takes them.
@@ -70,37 +39,32 @@ def feed_kafka(
     Raises:
         BrokerUnavailableError: The broker went away; what was not acknowledged may be missing.
     """
-    sent = Sent()
+    topics = settings.topics
     with Producer(settings.kafka) as producer, _progress(total_readings) as show:
-        send = _Sender(settings, producer, sent)
-
-        def send_and_show(event: PlantEvent) -> None:
-            send(event)
-            show(sent.readings)
-
-        feed(events, send_and_show, speed=speed or math.inf, stop=stop)
+        send = to_topics(producer, topics.readings, topics.labels)
+        sent = feed(events, send, speed=speed, on_progress=show, stop=stop)
         producer.flush()
     return sent
 
 
 @contextmanager
-def _progress(total: int | None) -> Iterator[_Show]:
+def _progress(total: int | None) -> Iterator[Callable[[FeedProgress], None]]:
     if not sys.stderr.isatty():
         yield _plain_lines(total)
         return
     columns = (TextColumn("readings"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("readings", total=total)
-        yield lambda readings: bar.update(task, completed=readings)
+        yield lambda sent: bar.update(task, completed=sent.readings)
 
 
-def _plain_lines(total: int | None) -> _Show:
+def _plain_lines(total: int | None) -> Callable[[FeedProgress], None]:
     next_at = time.monotonic() + PLAIN_INTERVAL_S
 
-    def show(readings: int) -> None:
+    def show(sent: FeedProgress) -> None:
         nonlocal next_at
         if time.monotonic() >= next_at:
             next_at = time.monotonic() + PLAIN_INTERVAL_S
-            log.info("feeding", readings=readings, total=total)
+            log.info("feeding", readings=sent.readings, total=total)
 
     return show
