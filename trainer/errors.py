@@ -18,6 +18,10 @@ class NotEnoughDataError(CastingError):
     """A data set cannot be split or scored yet; the message says what is missing and how much of it."""
 
 
+class DatasetChangedError(CastingError):
+    """A frozen data set cannot be read again as it was."""
+
+
 class ModelInputError(CastingError):
     """Arrays or labels do not fit the model; the message gives what was expected and what came."""
 

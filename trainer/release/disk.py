@@ -67,6 +67,7 @@ def remove_folder(path: Path) -> None:
     """Removes a folder; a kill on the way leaves it under a temporary name."""
     with map_disk_errors("removing", path):
         temporary = path.with_name(f"{TEMPORARY}{path.name}")
+        shutil.rmtree(temporary, ignore_errors=True)  # what a kill on the way left
         path.rename(temporary)
         shutil.rmtree(temporary)
 

@@ -189,6 +189,15 @@ def _casts(y_N: BoolArray, cast_N: npt.ArrayLike) -> tuple[IntArray, BoolArray]:
     return index_N, defective_C
 
 
+def require_enough_casts(y_N: npt.ArrayLike, cast_N: npt.ArrayLike, config: GateConfig) -> None:
+    """Checks, before a training, that the gate could decide on these windows after it.
+
+    Raises:
+        NotEnoughDataError: Too few defective or good casts; the message says how many are missing.
+    """
+    _require_enough(_casts(_labels(y_N), cast_N)[1], config)
+
+
 def _require_enough(defective_C: BoolArray, config: GateConfig) -> None:
     defective, good = int(defective_C.sum()), int((~defective_C).sum())
     missing = [

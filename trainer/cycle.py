@@ -1,0 +1,293 @@
+"""One cycle: frozen data set -> split -> fine-tune -> score -> gate -> register -> decide.
+
+Every step can be repeated: a cycle that was killed goes on with the same data set, the same champion and the
+same checkpoints, and what the registry has recorded for this cycle is not done twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+import torch
+
+from streamer.errors import CastingError
+from trainer.config import TrainerSettings
+from trainer.data.dataset import Dataset
+from trainer.data.split import Split, require_classes, split_by_time
+from trainer.journal import CurrentCycle
+from trainer.learn.config import ModelSettings
+from trainer.learn.evaluate import best_threshold, evaluate, predict
+from trainer.learn.loader import WindowLoader
+from trainer.learn.lstm_trainer import LSTMTrainer
+from trainer.learn.model import SteelDefectLSTM, build_model
+from trainer.learn.training_metrics import EpochResult
+from trainer.release.artifact import Artifact, DatasetInfo, Manifest, write_artifact
+from trainer.release.events import ModelEvent
+from trainer.release.gate import GateDecision, decide, require_enough_casts
+from trainer.release.registry import Registry
+from trainer.release.scorer import Scorer
+from trainer.triggers import Trigger
+
+log = structlog.get_logger()
+
+Probabilities = npt.NDArray[np.float64]
+
+
+class CycleStoppedError(CastingError):
+    """A stop was asked for during training; the cycle goes on from its checkpoint at the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class CycleResult:
+    """A finished cycle, as it is told to people, metrics and the event log.
+
+    Attributes:
+        windows: Labelled windows of the data set.
+        seconds: From the freeze to the decision, this process's part.
+        scores: Of the challenger on the gate windows.
+        champion_scores: Of the champion on the same windows, None without one.
+    """
+
+    number: int
+    trigger: Trigger
+    version: int
+    parent: int | None
+    windows: int
+    defects: int
+    seconds: float
+    epochs: int
+    decision: Literal["promoted", "refused"]
+    reasons: tuple[str, ...]
+    scores: dict[str, float]
+    champion_scores: dict[str, float] | None
+
+
+class CycleRunner:
+    """Runs cycles against one registry.
+
+    Args:
+        on_epoch: Told of each epoch: cycle number, result.
+        should_stop: Asked after each training step.
+        now: The clock.
+    """
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        model_settings: ModelSettings,
+        registry: Registry,
+        *,
+        on_epoch: Callable[[int, EpochResult], None],
+        should_stop: Callable[[], bool],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings = settings
+        self._model_settings = model_settings
+        self._registry = registry
+        self._on_epoch = on_epoch
+        self._should_stop = should_stop
+        self._now = now
+
+    def check(self, dataset: Dataset) -> Split:
+        """Splits a data set and checks that a training on it could be decided.
+
+        Raises:
+            NotEnoughDataError: The message says what is missing.
+        """
+        split = split_by_time(dataset.groups, dataset.end_N, self._settings.dataset)
+        gate_N = split.gate_N
+        casts_N = np.asarray(dataset.casts)[gate_N]
+        require_enough_casts(dataset.y_N[gate_N], casts_N, self._settings.gate)
+        require_classes(split, dataset.y_N)
+        return split
+
+    def run(self, cycle: CurrentCycle, dataset: Dataset, run_dir: Path) -> CycleResult:
+        """Runs a cycle, or what is left of it.
+
+        Raises:
+            NotEnoughDataError: The data set cannot be split.
+            TrainingDivergedError: The training failed; the champion stays.
+            CycleStoppedError: `should_stop` said so.
+        """
+        split = self.check(dataset)
+        recorded = {
+            event.kind: event for event in self._registry.events() if _cycle_of(event) == cycle.number
+        }
+        if "trained" not in recorded:
+            self._train_and_register(cycle, dataset, split, run_dir)
+            recorded = {e.kind: e for e in self._registry.events() if _cycle_of(e) == cycle.number}
+        trained = recorded["trained"]
+        decided = recorded.get("promoted") or recorded.get("refused")
+        if decided is None:
+            decided = self._decide(cycle, trained, dataset, split)
+        return CycleResult(**_result_fields(decided), version=decided.version, reasons=decided.reasons)
+
+    def _train_and_register(self, cycle: CurrentCycle, dataset: Dataset, split: Split, run_dir: Path) -> None:
+        champion = self._champion_for(dataset)
+        model, parent = self._starting_model(champion, dataset)
+        log.info(
+            "training",
+            cycle=cycle.number,
+            trigger=cycle.trigger,
+            windows=len(dataset.y_N),
+            defects=int(dataset.y_N.sum()),
+            train=len(split.train_N),
+            validation=len(split.validation_N),
+            gate=len(split.gate_N),
+            fine_tuned_from=parent,
+        )
+        trainer = LSTMTrainer(model, self._model_settings)
+        result = trainer.train(
+            self._loader(dataset, split.train_N, shuffle=True),
+            self._loader(dataset, split.validation_N, shuffle=False),
+            run_dir=run_dir,
+            on_epoch=lambda epoch: self._on_epoch(cycle.number, epoch),
+            should_stop=self._should_stop,
+            resume=True,
+        )
+        if result.stop_reason == "stopped":
+            raise CycleStoppedError(f"cycle {cycle.number} was stopped after {len(result.epochs)} epochs")
+        data = self._artifact(model, parent, dataset, split)
+        details = {
+            "cycle": cycle.number,
+            "epochs": len(result.epochs),
+            "best_epoch": result.best_epoch,
+            "stop_reason": result.stop_reason,
+            "seconds": round(sum(epoch.seconds for epoch in result.epochs), 3),
+        }
+        files = {
+            "metrics.csv": (run_dir / "metrics.csv").read_bytes(),
+            "dataset.json": dataset.manifest.model_dump_json().encode(),
+        }
+        self._registry.register(data, files=files, details=details)
+
+    def _champion_for(self, dataset: Dataset) -> Artifact | None:
+        """The champion, if it can score these windows."""
+        champion = self._registry.champion()
+        if champion is None:
+            return None
+        manifest, frozen = champion.manifest, dataset.manifest
+        same = (manifest.sensors, manifest.period_ms, manifest.window.size_steps) == (
+            frozen.data.sensors,
+            frozen.data.period_ms,
+            frozen.spec.size_steps,
+        )
+        if not same:
+            log.warning("champion has other inputs", version=manifest.version, decided_as="first model")
+        return champion if same else None
+
+    def _starting_model(
+        self, champion: Artifact | None, dataset: Dataset
+    ) -> tuple[SteelDefectLSTM, int | None]:
+        architecture = self._model_settings.architecture
+        seed = self._model_settings.training.seed
+        model = build_model(architecture, len(dataset.manifest.data.sensors), seed)
+        if champion is None:
+            return model, None
+        if champion.manifest.architecture != architecture.model_dump(mode="json"):
+            log.warning(
+                "champion has another architecture", version=champion.manifest.version, start="scratch"
+            )
+            return model, None
+        model.load_state_dict({name: torch.tensor(each) for name, each in champion.tensors.items()})
+        return model, champion.manifest.version
+
+    def _loader(self, dataset: Dataset, index_N: npt.NDArray[np.int64], *, shuffle: bool) -> WindowLoader:
+        training = self._model_settings.training
+        return WindowLoader(
+            dataset.x_NTF[index_N],
+            dataset.mask_NT[index_N],
+            dataset.y_N[index_N],
+            batch_size=training.batch_size,
+            shuffle=shuffle,
+            seed=training.seed,
+        )
+
+    def _artifact(self, model: SteelDefectLSTM, parent: int | None, dataset: Dataset, split: Split) -> bytes:
+        val_N, gate_N = split.validation_N, split.gate_N
+        threshold = best_threshold(dataset.y_N[val_N], self._predict(model, dataset, val_N))
+        scores = evaluate(dataset.y_N[gate_N], self._predict(model, dataset, gate_N), threshold)
+        frozen = dataset.manifest
+        manifest = Manifest(
+            model_name=self._registry.model_name,
+            version=self._registry.next_version(),
+            parent=parent,
+            created_at=self._now(),
+            architecture=self._model_settings.architecture.model_dump(mode="json"),
+            sensors=frozen.data.sensors,
+            period_ms=frozen.data.period_ms,
+            grid_phase_ms=frozen.data.grid_phase_ms,
+            window=frozen.spec,
+            threshold=threshold,
+            dataset=DatasetInfo(
+                id=frozen.id, num_windows=len(dataset.y_N), num_defects=int(dataset.y_N.sum())
+            ),
+            scores={name: float(value) for name, value in dataclasses.asdict(scores).items()},
+        )
+        tensors = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
+        return write_artifact(tensors, manifest)
+
+    def _predict(
+        self, model: SteelDefectLSTM, dataset: Dataset, index_N: npt.NDArray[np.int64]
+    ) -> Probabilities:
+        threads = self._model_settings.training.num_threads
+        return predict(model, dataset.x_NTF[index_N], dataset.mask_NT[index_N], num_threads=threads)
+
+    def _decide(self, cycle: CurrentCycle, trained: ModelEvent, dataset: Dataset, split: Split) -> ModelEvent:
+        champion = self._champion_for(dataset)
+        challenger = self._registry.artifact(trained.version)
+        decision = decide(
+            dataset.y_N[split.gate_N],
+            np.asarray(dataset.casts)[split.gate_N],
+            self._score(challenger, dataset, split),
+            None if champion is None else self._score(champion, dataset, split),
+            self._settings.gate,
+        )
+        details = {
+            **_cycle_details(cycle, trained, dataset, challenger.manifest),
+            "seconds": round((self._now() - cycle.started_at).total_seconds(), 3),
+            "champion_scores": _champion_scores(decision),
+        }
+        record = self._registry.promote if decision.promote else self._registry.refuse
+        event = record(trained.version, decision.reasons, details)
+        log.info(event.kind, cycle=cycle.number, version=event.version, reasons=event.reasons)
+        return event
+
+    def _score(self, artifact: Artifact, dataset: Dataset, split: Split) -> Probabilities:
+        scorer = Scorer(artifact, num_threads=self._model_settings.training.num_threads)
+        return scorer.score(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
+
+
+def _cycle_of(event: ModelEvent) -> int | None:
+    return event.details.get("cycle")
+
+
+def _cycle_details(
+    cycle: CurrentCycle, trained: ModelEvent, dataset: Dataset, manifest: Manifest
+) -> dict[str, Any]:
+    return {
+        "cycle": cycle.number,
+        "trigger": cycle.trigger,
+        "parent": manifest.parent,
+        "windows": len(dataset.y_N),
+        "defects": int(dataset.y_N.sum()),
+        "epochs": trained.details["epochs"],
+        "scores": manifest.scores,
+    }
+
+
+def _champion_scores(decision: GateDecision) -> dict[str, float] | None:
+    return None if decision.champion is None else dataclasses.asdict(decision.champion)
+
+
+def _result_fields(decided: ModelEvent) -> dict[str, Any]:
+    fields = dict(decided.details)
+    return {"number": fields.pop("cycle"), "decision": decided.kind, **fields}

@@ -1,0 +1,160 @@
+"""A data set is frozen as a manifest: which windows, with which labels. The same manifest, the same tensors.
+
+Shape suffixes: N windows, T steps, F sensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from streamer.config import DataConfig, WindowsConfig
+from streamer.store.reading import CastFacts, WindowReader
+from streamer.store.rows import FloatArray
+from streamer.windows import Address, valid_steps
+from trainer.errors import DatasetChangedError, NotEnoughDataError
+
+
+class DatasetManifest(BaseModel):
+    """What a data set is made of.
+
+    Attributes:
+        id: Digest of everything else but `arrival`: the same content has the same id.
+        arrival: Number of the newest label decision when it was frozen.
+        windows: (cast, start, length, defective), sorted.
+        casts: cast -> (group, label revision).
+        content_sha256: Digest of values and labels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    namespace: str
+    arrival: int
+    data: DataConfig
+    spec: WindowsConfig
+    windows: tuple[tuple[str, int, int, bool], ...]
+    casts: dict[str, tuple[str, str]]
+    content_sha256: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """A frozen data set in memory.
+
+    Attributes:
+        x_NTF: Raw values, NaN = missing; short windows are padded at their end.
+        mask_NT: Steps at which a sensor said something.
+        y_N: True = defective.
+        casts: Cast of each window.
+        groups: Group of each window.
+        end_N: End of each window on the step grid.
+    """
+
+    manifest: DatasetManifest
+    x_NTF: FloatArray
+    mask_NT: npt.NDArray[np.bool_]
+    y_N: npt.NDArray[np.bool_]
+    casts: tuple[str, ...]
+    groups: tuple[str, ...]
+    end_N: npt.NDArray[np.int64]
+
+
+def freeze(reader: WindowReader, max_windows: int) -> Dataset:
+    """Freezes the newest labelled windows of a namespace and keeps the manifest in Redis.
+
+    Raises:
+        NotEnoughDataError: No window is labelled yet.
+        StoreUnavailableError: Redis does not answer.
+    """
+    # Read first: a label that comes in between is then counted as news for the next cycle.
+    arrival = reader.last_arrival()
+    labelled = reader.labelled()
+    if not labelled:
+        raise NotEnoughDataError("no window is labelled yet; wait for labels on sealed windows")
+    newest = sorted(labelled, key=lambda window: (window[0].end, window[0]))[-max_windows:]
+    windows = tuple((a.cast_id, a.start, a.length, defective) for a, defective in sorted(newest))
+    facts = reader.casts(sorted({window[0] for window in windows}))
+    x_NTF, mask_NT = load_windows(reader, [Address(*window[:3]) for window in windows])
+    manifest = _manifest(reader, arrival, windows, facts, x_NTF)
+    reader.save_manifest(manifest.id, manifest.model_dump_json().encode())
+    return _dataset(manifest, x_NTF, mask_NT)
+
+
+def load(reader: WindowReader, manifest: DatasetManifest) -> Dataset:
+    """Reads the data set of a manifest again, bit for bit.
+
+    Raises:
+        DatasetChangedError: The rows in Redis are not those that were frozen.
+        StoreUnavailableError: Redis does not answer.
+    """
+    addresses = [Address(*window[:3]) for window in manifest.windows]
+    x_NTF, mask_NT = load_windows(reader, addresses)
+    if _content_digest(x_NTF, manifest.windows) != manifest.content_sha256:
+        raise DatasetChangedError(
+            f"data set {manifest.id}: the rows in Redis are not those that were frozen; were they evicted?"
+        )
+    return _dataset(manifest, x_NTF, mask_NT)
+
+
+def load_windows(
+    reader: WindowReader, addresses: Sequence[Address]
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Reads windows as one array, padded at their ends to the size of the spec.
+
+    Returns:
+        x_NTF raw values with NaN for missing, and mask_NT of valid steps.
+    """
+    size, num_sensors = reader.spec.size_steps, len(reader.data.sensors)
+    x_NTF = np.full((len(addresses), size, num_sensors), np.nan, np.float32)
+    mask_NT = np.zeros((len(addresses), size), np.bool_)
+    for n, x_TF in enumerate(reader.rows(addresses)):
+        x_NTF[n, : len(x_TF)] = x_TF
+        mask_NT[n, : len(x_TF)] = valid_steps(x_TF)
+    return x_NTF, mask_NT
+
+
+def _dataset(manifest: DatasetManifest, x_NTF: FloatArray, mask_NT: npt.NDArray[np.bool_]) -> Dataset:
+    casts = tuple(window[0] for window in manifest.windows)
+    return Dataset(
+        manifest=manifest,
+        x_NTF=x_NTF,
+        mask_NT=mask_NT,
+        y_N=np.array([window[3] for window in manifest.windows], dtype=np.bool_),
+        casts=casts,
+        groups=tuple(manifest.casts[cast][0] for cast in casts),
+        end_N=np.array([start + length for _, start, length, _ in manifest.windows], dtype=np.int64),
+    )
+
+
+def _manifest(
+    reader: WindowReader,
+    arrival: int,
+    windows: tuple[tuple[str, int, int, bool], ...],
+    facts: dict[str, CastFacts],
+    x_NTF: FloatArray,
+) -> DatasetManifest:
+    content: dict[str, Any] = {
+        "namespace": reader.namespace,
+        "data": reader.data.model_dump(mode="json"),
+        "spec": reader.spec.model_dump(mode="json"),
+        "windows": windows,
+        "casts": {cast_id: (fact.group, fact.label_revision) for cast_id, fact in facts.items()},
+        "content_sha256": _content_digest(x_NTF, windows),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    dataset_id = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return DatasetManifest.model_validate({"id": dataset_id, "arrival": arrival, **content})
+
+
+def _content_digest(x_NTF: FloatArray, windows: Sequence[tuple[str, int, int, bool]]) -> str:
+    digest = hashlib.sha256(x_NTF.astype("<f4", copy=False).tobytes())
+    digest.update(bytes(window[3] for window in windows))
+    return digest.hexdigest()
