@@ -16,7 +16,7 @@ from trainer.errors import ArtifactError, ModelInputError
 from trainer.learn.config import ArchitectureConfig
 from trainer.learn.evaluate import predict
 from trainer.learn.model import SteelDefectLSTM
-from trainer.release.artifact import Artifact
+from trainer.release.artifact import Artifact, Manifest
 
 
 class Scorer:
@@ -70,10 +70,7 @@ class Scorer:
 
 def _build(artifact: Artifact) -> SteelDefectLSTM:
     manifest = artifact.manifest
-    try:
-        architecture = ArchitectureConfig(**manifest.architecture)
-    except ValidationError as exc:
-        raise ArtifactError(f"{manifest.model_name} {manifest.version}: architecture: {exc}") from exc
+    architecture = _architecture(manifest)
     model = SteelDefectLSTM(architecture, len(manifest.sensors))
     try:
         model.load_state_dict({name: torch.tensor(tensor) for name, tensor in artifact.tensors.items()})
@@ -82,3 +79,17 @@ def _build(artifact: Artifact) -> SteelDefectLSTM:
             f"{manifest.model_name} {manifest.version}: the tensors do not fit the architecture: {exc}"
         ) from exc
     return model.eval()
+
+
+def _architecture(manifest: Manifest) -> ArchitectureConfig:
+    # A default that came after the model was trained would score it otherwise than the trainer did.
+    missing = sorted(set(ArchitectureConfig.model_fields) - set(manifest.architecture))
+    if missing:
+        raise ArtifactError(
+            f"{manifest.model_name} {manifest.version}: its architecture does not say {', '.join(missing)}: "
+            "the model is older than this scorer; publish a newly trained one"
+        )
+    try:
+        return ArchitectureConfig(**manifest.architecture)
+    except ValidationError as exc:
+        raise ArtifactError(f"{manifest.model_name} {manifest.version}: architecture: {exc}") from exc
