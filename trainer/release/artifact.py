@@ -92,7 +92,7 @@ def write_artifact(tensors: Mapping[str, npt.NDArray[Any]], manifest: Manifest) 
         ArtifactError: There is no tensor, one is not finite or of a type that safetensors lacks, or the
             header would be larger than a reader takes.
     """
-    dense = {name: np.array(tensors[name], order="C") for name in sorted(tensors)}
+    dense = {name: np.array(tensors[name], order="C") for name in tensors}
     _require_finite(dense)
     filled = manifest.model_copy(update={"weights_sha256": _digest(dense)})
     try:

@@ -78,7 +78,7 @@ def _build(artifact: Artifact) -> SteelDefectLSTM:
         raise ArtifactError(
             f"{manifest.model_name} {manifest.version}: the tensors do not fit the architecture: {exc}"
         ) from exc
-    return model.eval()
+    return model
 
 
 def _architecture(manifest: Manifest) -> ArchitectureConfig:
