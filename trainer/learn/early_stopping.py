@@ -1,0 +1,69 @@
+"""Stops when a validation figure no longer improves, and gives the best weights back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainer.learn.config import EarlyStoppingConfig
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copies the model's state to the CPU."""
+    return {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
+
+
+class EarlyStopping:
+    """Watches one figure; losses should fall, scores should rise.
+
+    Attributes:
+        best_value: The best figure so far, None before the first epoch.
+        best_epoch: Its epoch.
+    """
+
+    def __init__(self, config: EarlyStoppingConfig) -> None:
+        self._config = config
+        self._sign = -1.0 if config.monitor.endswith("_loss") else 1.0
+        self.best_value: float | None = None
+        self.best_epoch: int | None = None
+        self._num_bad_epochs = 0
+        self._best_weights: dict[str, Tensor] = {}
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether patience is used up."""
+        return self._num_bad_epochs >= self._config.patience
+
+    def update(self, epoch: int, value: float, model: nn.Module) -> bool:
+        """Notes the figure of an epoch, and the weights when it is the best.
+
+        Returns:
+            Whether it improved by more than ``min_delta``.
+        """
+        if self.best_value is not None and self._sign * (value - self.best_value) <= self._config.min_delta:
+            self._num_bad_epochs += 1
+            return False
+        self.best_value, self.best_epoch, self._num_bad_epochs = value, epoch, 0
+        self._best_weights = copy_weights(model)
+        return True
+
+    def restore(self, model: nn.Module) -> bool:
+        """Loads the best weights; returns False before the first epoch, when there are none."""
+        if self._best_weights:
+            model.load_state_dict(self._best_weights)
+        return bool(self._best_weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Figures and best weights."""
+        return {
+            "best_value": self.best_value,
+            "best_epoch": self.best_epoch,
+            "num_bad_epochs": self._num_bad_epochs,
+            "best_weights": self._best_weights,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from `state_dict`."""
+        self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
+        self._num_bad_epochs, self._best_weights = state["num_bad_epochs"], state["best_weights"]
