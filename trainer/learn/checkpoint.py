@@ -30,8 +30,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
