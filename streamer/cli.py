@@ -87,6 +87,10 @@ def simulate(
     min_steps: Annotated[int, typer.Option(min=60, help="Shortest cast, in readings.")] = 900,
     max_steps: Annotated[int, typer.Option(min=60, help="Longest cast, in readings.")] = 1500,
     strands: Annotated[int, typer.Option(min=1, max=64, help="Casts at once.")] = 4,
+    regime_change: Annotated[
+        list[float],
+        typer.Option(min=0.01, max=0.99, help="Where the plant changes, as a share of the casts."),
+    ] = [0.5],  # noqa: B006 - typer copies it
 ) -> int:
     """Feeds casts of a simulated plant into Kafka: drift, late readings and delayed labels included."""
     settings = _settings(config)
@@ -96,6 +100,7 @@ def simulate(
         min_steps=min_steps,
         max_steps=max_steps,
         strands=strands,
+        regime_changes=tuple(regime_change),
         period_ms=settings.data.period_ms,
     )
     return _feed(settings, Simulator(plant).events(), speed, None)

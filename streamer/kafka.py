@@ -151,7 +151,10 @@ def _create_topic(admin: Any, name: str, spec: TopicSpec) -> None:
     options: dict[str, Any] = {
         "num_partitions": spec.num_partitions,
         "replication_factor": spec.replication_factor,
-        "configs": {"cleanup.policy": "compact"} if spec.compacted else {},
+        # The compacted topic holds models; brokers take records of 1 MiB unless they are told otherwise.
+        "configs": {"cleanup.policy": "compact", "max.message.bytes": str(MAX_REQUEST_BYTES)}
+        if spec.compacted
+        else {},
     }
     try:
         admin.create_topics({name: options})
@@ -164,6 +167,7 @@ class Producer:
 
     def __init__(self, config: KafkaConfig) -> None:
         self._servers = config.bootstrap_servers
+        self._flush_timeout_s = 3 * config.request_timeout_ms / 1000
         self._pending: list[Any] = []
         with map_kafka_errors("connecting a producer", self._servers):
             self._producer = KafkaProducer(
@@ -208,7 +212,7 @@ class Producer:
         """
         pending, self._pending = self._pending, []
         with map_kafka_errors("flushing records", self._servers):
-            self._producer.flush()
+            self._producer.flush(timeout=self._flush_timeout_s)
             failed = next((future.exception for future in pending if future.exception), None)
             if failed:
                 raise failed
