@@ -19,7 +19,7 @@ import structlog
 import torch
 
 from streamer.errors import CastingError
-from trainer.config import TrainerSettings
+from trainer.config import DatasetConfig, TrainerSettings
 from trainer.data.dataset import Dataset
 from trainer.data.split import Split, require_classes, split_by_time
 from trainer.journal import CurrentCycle
@@ -51,7 +51,7 @@ class CycleResult:
 
     Attributes:
         windows: Labelled windows of the data set.
-        seconds: From the freeze to the decision, this process's part.
+        seconds: From the start of the cycle to the decision, with any time between a kill and the restart.
         scores: Of the challenger on the gate windows.
         champion_scores: Of the champion on the same windows, None without one.
     """
@@ -96,13 +96,13 @@ class CycleRunner:
         self._should_stop = should_stop
         self._now = now
 
-    def check(self, dataset: Dataset) -> Split:
+    def check(self, dataset: Dataset, config: DatasetConfig) -> Split:
         """Splits a data set and checks that a training on it could be decided.
 
         Raises:
             NotEnoughDataError: The message says what is missing.
         """
-        split = split_by_time(dataset.groups, dataset.end_N, self._settings.dataset)
+        split = split_by_time(dataset.groups, dataset.end_N, config)
         gate_N = split.gate_N
         casts_N = np.asarray(dataset.casts)[gate_N]
         require_enough_casts(dataset.y_N[gate_N], casts_N, self._settings.gate)
@@ -117,18 +117,30 @@ class CycleRunner:
             TrainingDivergedError: The training failed; the champion stays.
             CycleStoppedError: `should_stop` said so.
         """
-        split = self.check(dataset)
-        recorded = {
-            event.kind: event for event in self._registry.events() if _cycle_of(event) == cycle.number
-        }
-        if "trained" not in recorded:
+        split = self.check(dataset, cycle.config)
+        if "trained" not in self._recorded(cycle):
             self._train_and_register(cycle, dataset, split, run_dir)
-            recorded = {e.kind: e for e in self._registry.events() if _cycle_of(e) == cycle.number}
-        trained = recorded["trained"]
+        trained = self._recorded(cycle)["trained"]
+        return self.result(cycle) or _result(self._decide(cycle, trained, dataset, split))
+
+    def result(self, cycle: CurrentCycle) -> CycleResult | None:
+        """What a cycle came to, None before its decision."""
+        recorded = self._recorded(cycle)
         decided = recorded.get("promoted") or recorded.get("refused")
-        if decided is None:
-            decided = self._decide(cycle, trained, dataset, split)
-        return CycleResult(**_result_fields(decided), version=decided.version, reasons=decided.reasons)
+        return None if decided is None else _result(decided)
+
+    def give_up(self, cycle: CurrentCycle, reason: str) -> None:
+        """Refuses the version that a cycle has registered and that can no longer be decided."""
+        trained, undecided = self._recorded(cycle).get("trained"), self._registry.undecided()
+        if trained is not None and undecided is not None and trained.version == undecided.version:
+            self._registry.refuse(trained.version, [reason], {"given_up_cycle": cycle.number})
+
+    def _recorded(self, cycle: CurrentCycle) -> dict[str, ModelEvent]:
+        """Its events by kind; a cycle that was begun anew bears the same number and has another data set."""
+        events = self._registry.events()
+        return {
+            event.kind: event for event in events if _cycle_of(event) == (cycle.number, cycle.manifest.id)
+        }
 
     def _train_and_register(self, cycle: CurrentCycle, dataset: Dataset, split: Split, run_dir: Path) -> None:
         champion = self._champion_for(dataset)
@@ -158,6 +170,7 @@ class CycleRunner:
         data = self._artifact(model, parent, dataset, split)
         details = {
             "cycle": cycle.number,
+            "dataset": dataset.manifest.id,
             "epochs": len(result.epochs),
             "best_epoch": result.best_epoch,
             "stop_reason": result.stop_reason,
@@ -266,8 +279,8 @@ class CycleRunner:
         return scorer.score(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
 
 
-def _cycle_of(event: ModelEvent) -> int | None:
-    return event.details.get("cycle")
+def _cycle_of(event: ModelEvent) -> tuple[int | None, str | None]:
+    return event.details.get("cycle"), event.details.get("dataset")
 
 
 def _cycle_details(
@@ -275,6 +288,7 @@ def _cycle_details(
 ) -> dict[str, Any]:
     return {
         "cycle": cycle.number,
+        "dataset": cycle.manifest.id,
         "trigger": cycle.trigger,
         "parent": manifest.parent,
         "windows": len(dataset.y_N),
@@ -288,6 +302,12 @@ def _champion_scores(decision: GateDecision) -> dict[str, float] | None:
     return None if decision.champion is None else dataclasses.asdict(decision.champion)
 
 
-def _result_fields(decided: ModelEvent) -> dict[str, Any]:
-    fields = dict(decided.details)
-    return {"number": fields.pop("cycle"), "decision": decided.kind, **fields}
+def _result(decided: ModelEvent) -> CycleResult:
+    fields = {name: value for name, value in decided.details.items() if name not in ("cycle", "dataset")}
+    return CycleResult(
+        number=decided.details["cycle"],
+        version=decided.version,
+        decision="promoted" if decided.kind == "promoted" else "refused",
+        reasons=decided.reasons,
+        **fields,
+    )

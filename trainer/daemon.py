@@ -13,7 +13,7 @@ from streamer.process import StopRequest
 from streamer.store.reading import WindowReader
 from trainer.config import TrainerSettings
 from trainer.cycle import CycleResult, CycleRunner, CycleStoppedError
-from trainer.data.dataset import Dataset, freeze, load
+from trainer.data.dataset import Dataset, freeze, keep, load
 from trainer.errors import (
     CheckpointError,
     DatasetChangedError,
@@ -62,6 +62,7 @@ class TrainerDaemon:
         self._started_at = now()
         self._tried_arrival = -1  # up to here the windows were not enough, and nothing has come since
         self._last_said = ""
+        self._is_away = False
 
     def run(self, stop: StopRequest) -> None:
         """Runs until stopped.
@@ -73,13 +74,14 @@ class TrainerDaemon:
             self._health.beat()
             try:
                 self.run_once()
-                self._health.ready()
+                self._reached()
             except UnavailableError as exc:
                 self._say("waiting", str(exc))
+                self._is_away = True
                 self._health.not_ready(str(exc))
             except NotEnoughDataError as exc:
+                self._reached()
                 self._say("waiting", str(exc))
-                self._health.ready()
             except CycleStoppedError as exc:
                 log.info("stopped in training", reason=str(exc))
             self._observe()
@@ -111,11 +113,14 @@ class TrainerDaemon:
         """
         self._metrics.training.set(1)
         try:
-            cycle, dataset = self._begin(reader, trigger)
-            result = self._runner.run(cycle, dataset, self._journal.run_dir)
+            cycle, result = self._run_cycle(reader, trigger)
         except (TrainingDivergedError, ModelInputError) as exc:
             self._fail(exc)
             return None
+        except NotEnoughDataError as exc:
+            # Of a cycle in progress: a gate that was made stricter meanwhile. It would be so for ever.
+            self._give_up(str(exc))
+            raise
         except CheckpointError as exc:
             # Such as a configuration that was changed in mid-cycle: its windows are news for the next one.
             self._say("starting the cycle anew", str(exc))
@@ -148,6 +153,13 @@ class TrainerDaemon:
         since = self._now() - (last.finished_at or self._started_at)
         return due(self._settings.triggers, num_new_windows=news, since_last_s=since.total_seconds())
 
+    def _run_cycle(self, reader: WindowReader, trigger: Trigger) -> tuple[CurrentCycle, CycleResult]:
+        current = self._journal.current()
+        if current is not None and (result := self._runner.result(current)):
+            return current, result  # killed between its decision and its end
+        cycle, dataset = self._begin(reader, trigger)
+        return cycle, self._runner.run(cycle, dataset, self._journal.run_dir)
+
     def _begin(self, reader: WindowReader, trigger: Trigger) -> tuple[CurrentCycle, Dataset]:
         current = self._journal.current()
         if current is not None:
@@ -155,25 +167,43 @@ class TrainerDaemon:
                 dataset = load(reader, current.manifest)
             except DatasetChangedError as exc:
                 log.warning("frozen data set is gone", cycle=current.number, error=str(exc))
-                self._journal.abandon()
+                self._give_up(str(exc))
+                trigger = current.trigger
             else:
                 log.info("going on", cycle=current.number)
                 return current, dataset
-        dataset = freeze(reader, self._settings.dataset.max_windows)
+        config = self._settings.dataset
+        dataset = freeze(reader, config.max_windows)
         try:
-            self._runner.check(dataset)
+            self._runner.check(dataset, config)
         except NotEnoughDataError:
             self._tried_arrival = dataset.manifest.arrival
             raise
-        return self._journal.begin(trigger, dataset.manifest, self._now()), dataset
+        keep(reader, dataset.manifest)
+        return self._journal.begin(trigger, dataset.manifest, config, self._now()), dataset
+
+    def _give_up(self, reason: str) -> None:
+        """Ends the cycle in progress without a model; its windows are news for the next one."""
+        current = self._journal.current()
+        if current is not None:
+            self._runner.give_up(current, reason)
+            self._journal.abandon()
 
     def _fail(self, exc: Exception) -> None:
         log.error("cycle failed", error=str(exc), kind=type(exc).__name__)
         self._metrics.failures.labels(type(exc).__name__).inc()
         current = self._journal.current()
         if current is not None:
+            self._runner.give_up(current, str(exc))
             # The same data would fail again: the next cycle waits for news.
             self._journal.finish(current, self._now())
+
+    def _reached(self) -> None:
+        """All servers answered; an outage after this one is said again."""
+        if self._is_away:
+            log.info("recovered")
+            self._is_away, self._last_said = False, ""
+        self._health.ready()
 
     def _say(self, event: str, message: str) -> None:
         """Logs a state once, not at every turn."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from trainer.config import DatasetConfig
 from trainer.data.dataset import DatasetManifest
 from trainer.errors import RegistryError
 from trainer.release import disk
@@ -37,7 +38,11 @@ class LastCycle(BaseModel):
 
 
 class CurrentCycle(BaseModel):
-    """The cycle in progress: what it was started for, and on what."""
+    """The cycle in progress: what it was started for, and on what.
+
+    Attributes:
+        config: How the data set is split; a configuration changed in mid-cycle does not move the parts.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,6 +50,7 @@ class CurrentCycle(BaseModel):
     trigger: Trigger
     started_at: AwareDatetime
     manifest: DatasetManifest
+    config: DatasetConfig
 
 
 class CycleJournal:
@@ -71,10 +77,12 @@ class CycleJournal:
         """The cycle in progress, None between two."""
         return self._read(self._current / "cycle.json", CurrentCycle)
 
-    def begin(self, trigger: Trigger, manifest: DatasetManifest, now: datetime) -> CurrentCycle:
+    def begin(
+        self, trigger: Trigger, manifest: DatasetManifest, config: DatasetConfig, now: datetime
+    ) -> CurrentCycle:
         """Starts a cycle on a frozen data set."""
         number = self.last().number + 1
-        cycle = CurrentCycle(number=number, trigger=trigger, started_at=now, manifest=manifest)
+        cycle = CurrentCycle(number=number, trigger=trigger, started_at=now, manifest=manifest, config=config)
         self.abandon()
         disk.make_folder(self.run_dir)
         disk.write_file(self._current / "cycle.json", cycle.model_dump_json().encode())

@@ -68,7 +68,7 @@ class Dataset:
 
 
 def freeze(reader: WindowReader, max_windows: int) -> Dataset:
-    """Freezes the newest labelled windows of a namespace and keeps the manifest in Redis.
+    """Freezes the newest labelled windows of a namespace; `keep` the manifest if it is trained on.
 
     Raises:
         NotEnoughDataError: No window is labelled yet.
@@ -84,17 +84,30 @@ def freeze(reader: WindowReader, max_windows: int) -> Dataset:
     facts = reader.casts(sorted({window[0] for window in windows}))
     x_NTF, mask_NT = load_windows(reader, [Address(*window[:3]) for window in windows])
     manifest = _manifest(reader, arrival, windows, facts, x_NTF)
-    reader.save_manifest(manifest.id, manifest.model_dump_json().encode())
     return _dataset(manifest, x_NTF, mask_NT)
+
+
+def keep(reader: WindowReader, manifest: DatasetManifest) -> None:
+    """Keeps a manifest in Redis, under its id, for good.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    reader.save_manifest(manifest.id, manifest.model_dump_json().encode())
 
 
 def load(reader: WindowReader, manifest: DatasetManifest) -> Dataset:
     """Reads the data set of a manifest again, bit for bit.
 
     Raises:
-        DatasetChangedError: The rows in Redis are not those that were frozen.
+        DatasetChangedError: The rows in Redis are not those that were frozen, or the reader reads others.
         StoreUnavailableError: Redis does not answer.
     """
+    if (reader.namespace, reader.data, reader.spec) != (manifest.namespace, manifest.data, manifest.spec):
+        raise DatasetChangedError(
+            f"data set {manifest.id} was frozen from windows {manifest.spec.name} of namespace "
+            f"{manifest.namespace}, the configuration now says {reader.spec.name} of {reader.namespace}"
+        )
     addresses = [Address(*window[:3]) for window in manifest.windows]
     x_NTF, mask_NT = load_windows(reader, addresses)
     if _content_digest(x_NTF, manifest.windows) != manifest.content_sha256:
