@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from streamer.errors import ConfigError
 
@@ -72,10 +78,12 @@ def load_settings(settings_cls: type[SettingsT], path: Path) -> SettingsT:
         ConfigError: The file is missing, is not YAML, or any value is wrong; the message holds all faults,
             one a line, as ``file:line: key: what is wrong``.
     """
-    tree, lines = _read_yaml(path)
-    faults = [f"environment: {name}: {hint}" for name, hint in _unknown_variables()]
+    tree, lines, faults = _read_yaml(path)
+    faults += [f"environment: {name}: {hint}" for name, hint in _unknown_variables()]
     try:
         settings = settings_cls(**tree)
+    except SettingsError as exc:
+        faults += _not_json(settings_cls, str(exc))
     except ValidationError as exc:
         from_env = EnvSettingsSource(settings_cls)()
         faults += [_fault(path, lines, from_env, error["loc"], error["msg"]) for error in exc.errors()]
@@ -109,6 +117,14 @@ def _fault(path: Path, lines: dict[Loc, int], from_env: dict[str, Any], loc: Loc
     while known and known not in lines:
         known = known[:-1]
     return f"{path}:{lines.get(known, 1)}: {key or 'file'}: {message}"
+
+
+def _not_json(settings_cls: type[Settings], message: str) -> list[str]:
+    """Faults of variables that should hold JSON: pydantic names the section only."""
+    sections = [name for name in settings_cls.model_fields if f'"{name}"' in message]
+    prefixes = tuple(ENV_PREFIX + name.upper() for name in sections)
+    names = [name for name in sorted(os.environ) if name.upper().startswith(prefixes)]
+    return [f"environment: {', '.join(names)}: a section or a list is given as JSON, and this is not"]
 
 
 def _holds(tree: Any, loc: Loc) -> bool:
@@ -156,7 +172,8 @@ def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
 _Yaml12Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Loc, int], list[str]]:
+    """The tree, the line of each key, and a fault for each key that stands twice."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
@@ -172,15 +189,16 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Loc, int]]:
     except (yaml.YAMLError, ValueError) as exc:
         raise ConfigError(f"{path}: not YAML: {exc}") from exc
     if root is None:
-        return {}, {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}:1: expected sections such as 'kafka:', found a {type(tree).__name__}")
+        return {}, {}, []
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError(f"{path}:1: expected sections such as 'kafka:', found {str(tree)[:40]}")
     lines: dict[Loc, int] = {}
     twice: list[str] = []
-    _walk(root, (), lines, twice)
-    if twice:
-        raise ConfigError("\n".join(f"{path}:{fault}" for fault in twice))
-    return tree, lines
+    try:
+        _walk(root, (), lines, twice)
+    except RecursionError as exc:
+        raise ConfigError(f"{path}: an alias holds itself, or the file is nested too deeply") from exc
+    return tree, lines, [f"{path}:{fault}" for fault in twice]
 
 
 def _walk(node: yaml.Node, loc: Loc, lines: dict[Loc, int], twice: list[str]) -> None:
