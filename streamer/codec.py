@@ -23,6 +23,7 @@ JSON = "application/json"
 MIN_TS, MAX_TS = 631_152_000_000, 4_102_444_800_000
 MAX_CHUNK_ROWS = 100_000
 _RESERVED = frozenset({"cast_id", "strand", "ts", "group"})
+_CHUNK_FIELDS = _RESERVED | {"values", "period_ms"}
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode_json = msgspec.json.Decoder().decode
@@ -36,7 +37,7 @@ def log_time(record: Record) -> int:
     """
     for name, value in record.headers:
         if name == "sent-at" and value is not None:
-            if value.isdigit() and MIN_TS <= (sent_at := int(value)) <= MAX_TS:
+            if value.isdigit() and len(value) < 20 and MIN_TS <= (sent_at := int(value)) <= MAX_TS:
                 return sent_at
             raise RecordError("bad_sent_at", f"header sent-at is {value[:40]!r}, expected epoch milliseconds")
     return record.timestamp_ms
@@ -51,7 +52,8 @@ class Codec:
 
     def __init__(self, sensors: Sequence[str]) -> None:
         self._sensors = tuple(sensors)
-        self._known = _RESERVED | set(sensors)
+        self._sensor_names = frozenset(sensors)
+        self._known = _RESERVED | self._sensor_names
         self._float32 = struct.Struct(f"<{len(self._sensors)}f")
 
     def decode_reading(self, record: Record) -> Reading | CastEnd:
@@ -92,6 +94,8 @@ class Codec:
         )
 
     def _wide(self, fields: dict[str, Any]) -> Reading:
+        if "tag" in fields and not self._sensor_names & fields.keys():
+            raise RecordError("unknown_format", "one tag a message is not read; send wide rows or chunks")
         row = self._row([fields.get(name) for name in self._sensors])
         return Reading(
             cast_id=_cast_id(fields),
@@ -114,7 +118,7 @@ class Codec:
             ts=_time(fields, "ts"),
             period_ms=period_ms,
             rows=[self._row(row) for row in values],
-            unknown_fields=sum(name not in _RESERVED | {"values", "period_ms"} for name in fields),
+            unknown_fields=sum(name not in _CHUNK_FIELDS for name in fields),
         )
 
     def _row(self, values: Any) -> tuple[float, ...]:
