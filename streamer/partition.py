@@ -13,7 +13,7 @@ from streamer.errors import RecordError
 from streamer.kafka import Partition, Record
 from streamer.schema import CastEnd, Reading
 from streamer.store.casts import CastState
-from streamer.timeline import Grid, Lateness, LogClock, Outcome, count
+from streamer.timeline import Grid, Lateness, LogClock, Outcome, check_stamps, count
 
 
 @dataclass(slots=True)
@@ -70,8 +70,7 @@ class ReadingsPartition:
                 f"cast {state.cast_id} comes from {state.source}; send it with its cast_id as key",
                 stage="place",
             )
-        if isinstance(message, Reading):
-            state.timeline.check(message, self.bounds, log_time_ms)
+        check_stamps(message, self.bounds, log_time_ms)
         state.source = str(self.source)
         state.next_applied = record.offset + 1
         self.touched[state.cast_id] = state
@@ -82,7 +81,7 @@ class ReadingsPartition:
     def _end(self, state: CastState, event: CastEnd, log_time_ms: int) -> str:
         if event.group is not None and state.group is None:
             state.group = event.group
-        state.timeline.end(event, self.grid, log_time_ms)
+        state.timeline.end(event, self.grid, self.bounds, log_time_ms)
         state.counts["control"] += 1
         self._schedule(state)
         return "control"

@@ -43,6 +43,25 @@ class Lateness:
     max_past_ms: int
 
 
+def check_stamps(message: Reading | CastEnd, bounds: Lateness, log_time_ms: int) -> None:
+    """Refuses stamps that cannot be meant, before anything is placed.
+
+    Raises:
+        RecordError: ``future_stamp`` or ``past_stamp``.
+    """
+    newest = message.ts
+    if isinstance(message, Reading):
+        newest += (len(message.rows) - 1) * message.period_ms
+    if newest > log_time_ms + bounds.max_future_ms:
+        ahead = (newest - log_time_ms) / 1000
+        raise RecordError("future_stamp", f"ts {newest} lies {ahead:.0f} s after its log time", stage="place")
+    if message.ts < log_time_ms - bounds.max_past_ms:
+        behind = (log_time_ms - message.ts) / 1000
+        raise RecordError(
+            "past_stamp", f"ts {message.ts} lies {behind:.0f} s before its log time", stage="place"
+        )
+
+
 class Outcome(Enum):
     """What became of one row; each row has exactly one."""
 
@@ -91,9 +110,9 @@ class CastTimeline:
     """Event time of one cast: plain state, moved on only by the methods here.
 
     Attributes:
-        first_step: Smallest step with a value; fixed once a step is sealed.
+        first_step: Smallest step with a value; fixed once it is sealed.
         newest_ts: Newest event time of any reading.
-        sealed: First step that is not final yet.
+        sealed: First step that is not final yet; the watermark may stand before the first step.
         last_step: Set by the end of the cast.
         ended: Every step is final.
         seen_at: Log time of the newest record of this cast.
@@ -110,37 +129,21 @@ class CastTimeline:
     end_seen_at: int | None = None
     open_steps: dict[int, OpenStep] = field(default_factory=dict)
 
-    def check(self, reading: Reading, bounds: Lateness, log_time_ms: int) -> None:
-        """Refuses stamps that cannot be meant, before anything is placed.
-
-        Raises:
-            RecordError: ``future_stamp`` or ``past_stamp``.
-        """
-        newest = reading.ts + (len(reading.rows) - 1) * reading.period_ms
-        if newest > log_time_ms + bounds.max_future_ms:
-            ahead = (newest - log_time_ms) / 1000
-            raise RecordError(
-                "future_stamp", f"ts {newest} lies {ahead:.0f} s after its log time", stage="place"
-            )
-        if reading.ts < log_time_ms - bounds.max_past_ms:
-            behind = (log_time_ms - reading.ts) / 1000
-            raise RecordError(
-                "past_stamp", f"ts {reading.ts} lies {behind:.0f} s before its log time", stage="place"
-            )
-
     def place(self, reading: Reading, grid: Grid, bounds: Lateness, log_time_ms: int) -> list[Outcome]:
         """Places the rows of one record, then moves the watermark on.
 
         Returns:
             The outcome of each row, in order.
         """
+        if self._is_over(bounds, log_time_ms):
+            return [Outcome.LATE] * len(reading.rows)
         ts, outcomes = reading.ts, []
         for row in reading.rows:
             outcomes.append(self._place_row(grid.step(ts), ts, row, grid))
             ts += reading.period_ms
         newest = ts - reading.period_ms
         self.seen_at = max(self.seen_at or 0, log_time_ms)
-        if not self.ended and any(outcome is not Outcome.LATE for outcome in outcomes):
+        if any(outcome is not Outcome.LATE for outcome in outcomes):
             self.newest_ts = newest if self.newest_ts is None else max(self.newest_ts, newest)
             self._seal_up_to(grid.step(self.newest_ts - bounds.allowed_ms))
         return outcomes
@@ -163,10 +166,21 @@ class CastTimeline:
             return True
         return self.last_step is not None and step > self.last_step
 
-    def end(self, event: CastEnd, grid: Grid, log_time_ms: int) -> None:
+    def _is_over(self, bounds: Lateness, log_time_ms: int) -> bool:
+        """Whether a record comes behind the deadline of its cast.
+
+        Judged by its own log time: live, waiting for it has closed the cast; in a backfill no one waited, and
+        the log clock moves with the next record only. A wild log time is turned away and moves nothing.
+        """
+        deadline = self.deadline(bounds)
+        return self.ended or (deadline is not None and log_time_ms >= deadline)
+
+    def end(self, event: CastEnd, grid: Grid, bounds: Lateness, log_time_ms: int) -> None:
         """Fixes the last step; what lies before it seals once log time has gone on by the lateness."""
+        if self._is_over(bounds, log_time_ms):
+            return
         self.seen_at = max(self.seen_at or 0, log_time_ms)
-        if self.ended or self.last_step is not None:
+        if self.last_step is not None:
             return
         final = -1 if self.sealed is None else self.sealed - 1
         self.last_step = max(grid.step(event.ts), final, *self.open_steps)
@@ -182,17 +196,15 @@ class CastTimeline:
 
     def close(self) -> None:
         """Seals what is left: the end was announced and its lateness is over, or the cast is idle."""
-        newest = max(self.open_steps, default=None)
         if self.last_step is None:
-            self.last_step = newest if newest is not None else (self.sealed or 0) - 1
+            self.last_step = max([(self.sealed or 0) - 1, *self.open_steps])
         self._seal_up_to(self.last_step + 1)
         self.ended = True
 
     def _seal_up_to(self, step: int) -> None:
         if self.last_step is not None:
             step = min(step, self.last_step + 1)
-        if self.first_step is not None and step > self.first_step:
-            self.sealed = step if self.sealed is None else max(self.sealed, step)
+        self.sealed = step if self.sealed is None else max(self.sealed, step)
 
     def forget_sealed(self) -> None:
         """Drops the values of final steps, once they are written."""
