@@ -131,9 +131,11 @@ class CycleRunner:
 
     def give_up(self, cycle: CurrentCycle, reason: str) -> None:
         """Refuses the version that a cycle has registered and that can no longer be decided."""
-        trained, undecided = self._recorded(cycle).get("trained"), self._registry.undecided()
-        if trained is not None and undecided is not None and trained.version == undecided.version:
-            self._registry.refuse(trained.version, [reason], {"given_up_cycle": cycle.number})
+        trained = self._recorded(cycle).get("trained")
+        if trained is not None and self.result(cycle) is None:
+            manifest = self._registry.manifest(trained.version)
+            details = self._details(cycle, trained, manifest, champion_scores=None)
+            self._registry.refuse(trained.version, [reason], details)
 
     def _recorded(self, cycle: CurrentCycle) -> dict[str, ModelEvent]:
         """Its events by kind; a cycle that was begun anew bears the same number and has another data set."""
@@ -264,15 +266,31 @@ class CycleRunner:
             None if champion is None else self._score(champion, dataset, split),
             self._settings.gate,
         )
-        details = {
-            **_cycle_details(cycle, trained, dataset, challenger.manifest),
-            "seconds": round((self._now() - cycle.started_at).total_seconds(), 3),
-            "champion_scores": _champion_scores(decision),
-        }
+        details = self._details(cycle, trained, challenger.manifest, _champion_scores(decision))
         record = self._registry.promote if decision.promote else self._registry.refuse
         event = record(trained.version, decision.reasons, details)
         log.info(event.kind, cycle=cycle.number, version=event.version, reasons=event.reasons)
         return event
+
+    def _details(
+        self,
+        cycle: CurrentCycle,
+        trained: ModelEvent,
+        manifest: Manifest,
+        champion_scores: dict[str, float] | None,
+    ) -> dict[str, Any]:
+        return {
+            "cycle": cycle.number,
+            "dataset": cycle.manifest.id,
+            "trigger": cycle.trigger,
+            "parent": manifest.parent,
+            "windows": manifest.dataset.num_windows,
+            "defects": manifest.dataset.num_defects,
+            "seconds": round((self._now() - cycle.started_at).total_seconds(), 3),
+            "epochs": trained.details["epochs"],
+            "scores": manifest.scores,
+            "champion_scores": champion_scores,
+        }
 
     def _score(self, artifact: Artifact, dataset: Dataset, split: Split) -> Probabilities:
         scorer = Scorer(artifact, num_threads=self._model_settings.training.num_threads)
@@ -281,21 +299,6 @@ class CycleRunner:
 
 def _cycle_of(event: ModelEvent) -> tuple[int | None, str | None]:
     return event.details.get("cycle"), event.details.get("dataset")
-
-
-def _cycle_details(
-    cycle: CurrentCycle, trained: ModelEvent, dataset: Dataset, manifest: Manifest
-) -> dict[str, Any]:
-    return {
-        "cycle": cycle.number,
-        "dataset": cycle.manifest.id,
-        "trigger": cycle.trigger,
-        "parent": manifest.parent,
-        "windows": len(dataset.y_N),
-        "defects": int(dataset.y_N.sum()),
-        "epochs": trained.details["epochs"],
-        "scores": manifest.scores,
-    }
 
 
 def _champion_scores(decision: GateDecision) -> dict[str, float] | None:
