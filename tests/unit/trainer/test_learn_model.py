@@ -12,15 +12,15 @@ from trainer.learn.config import ArchitectureConfig
 from trainer.learn.model import build_model
 
 F = 3
-PLAIN = {"readout": "last", "window_statistics": False, "center_windows": False}
+PLAIN = {"readout": "last", "stem_stride": 1, "window_statistics": False, "center_windows": False}
 ARCHITECTURES = {
     "default": {},
-    "stem": {"stem_stride": 4},
+    "no stem": {"stem_stride": 1},
     "plain": PLAIN,
-    "max": {"readout": "max"},
+    "max": {"readout": "max", "stem_stride": 1},
     "mean": {"readout": "mean", "stem_stride": 3},
-    "bidirectional": {"bidirectional": True},
-    "bidirectional last": {"bidirectional": True, "stem_stride": 4, **PLAIN},
+    "bidirectional": {"bidirectional": True, "stem_stride": 1},
+    "bidirectional last": {**PLAIN, "bidirectional": True, "stem_stride": 4},
     "one layer, linear head": {"num_layers": 1, "head_hidden_dims": ()},
 }
 
