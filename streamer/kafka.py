@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -17,7 +17,7 @@ import kafka.errors
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata
 
 from streamer.config import ConsumerConfig, KafkaConfig
-from streamer.errors import BrokerUnavailableError, ConfigError, OffsetGoneError, RecordError
+from streamer.errors import BrokerUnavailableError, ConfigError, FencedError, OffsetGoneError, RecordError
 from streamer.settings import read_secret
 
 # Halves a fast consumer at the client's default of 500; below 10 an idle consumer spins.
@@ -331,16 +331,28 @@ class GroupConsumer:
         return frozenset(Partition(*tp) for tp in self._consumer.assignment())
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """Sets the next offset to read."""
-        self._consumer.seek(_tp(partition), offset)
+        """Sets the next offset to read.
+
+        Raises:
+            FencedError: The partition went to another member.
+        """
+        with _still_ours(partition):
+            self._consumer.seek(_tp(partition), offset)
 
     def pause(self, *partitions: Partition) -> None:
-        """Stops fetching; polling goes on."""
-        self._consumer.pause(*map(_tp, partitions))
+        """Stops fetching; polling goes on. A partition that went to another member is left out."""
+        for partition in partitions:
+            with suppress(KeyError):
+                self._consumer.pause(_tp(partition))
 
-    def resume(self, *partitions: Partition) -> None:
-        """Fetches again."""
-        self._consumer.resume(*map(_tp, partitions))
+    def resume(self, partition: Partition) -> None:
+        """Fetches again.
+
+        Raises:
+            FencedError: The partition went to another member.
+        """
+        with _still_ours(partition):
+            self._consumer.resume(_tp(partition))
 
     def committed(self, partition: Partition) -> int | None:
         """The group's committed offset, None if there is none."""
@@ -365,13 +377,24 @@ class GroupConsumer:
             )
 
     def highwater(self, partition: Partition) -> int | None:
-        """End of the partition as the last fetch saw it, None before the first fetch."""
-        end: int | None = self._consumer.highwater(_tp(partition))
-        return end
+        """End of the partition as the last fetch saw it, None before the first fetch or once it is not ours."""
+        with suppress(kafka.errors.IllegalStateError, KeyError):
+            end: int | None = self._consumer.highwater(_tp(partition))
+            return end
+        return None
 
     def close(self) -> None:
         """Leaves the group."""
         self._consumer.close(autocommit=False, timeout_ms=5_000)
+
+
+@contextmanager
+def _still_ours(partition: Partition) -> Iterator[None]:
+    """The client's I/O thread may give a partition away at any moment, also between two of our calls."""
+    try:
+        yield
+    except (ValueError, KeyError) as exc:
+        raise FencedError(f"{partition} went to another member") from exc
 
 
 class TopicReader:
