@@ -10,8 +10,9 @@ from streamer.errors import RecordError
 from streamer.kafka import Producer, Record
 
 PREFIX = "__connect.errors."
-# A broker may refuse a record that grew by the headers; the value is cut then, never the reason.
-MAX_VALUE_BYTES = 4 * 1024 * 1024
+# Brokers take records of 1 MiB by default. Larger: one that grew by its headers is refused, and the stream
+# stands still. Smaller: more values are cut.
+MAX_RECORD_BYTES = 1_000_000
 
 
 class DeadLetters:
@@ -22,12 +23,14 @@ class DeadLetters:
         self._topic = topic
 
     def add(self, record: Record, error: RecordError) -> None:
-        """Queues a record with its raw key, value and headers.
+        """Queues a record with its raw key, value and headers; a value that is too large is cut.
 
         Raises:
             BrokerUnavailableError: The queue is full.
         """
-        headers = [(name, value) for name, value in record.headers if value is not None]
+        headers: list[tuple[str, bytes]] = [
+            (name, value) for name, value in record.headers if value is not None
+        ]
         headers += [
             (PREFIX + "topic", record.topic.encode()),
             (PREFIX + "partition", b"%d" % record.partition),
@@ -37,9 +40,10 @@ class DeadLetters:
             (PREFIX + "exception.message", f"{error.reason}: {error}".encode()[:1000]),
         ]
         value = record.value
-        if value is not None and len(value) > MAX_VALUE_BYTES:
+        room = MAX_RECORD_BYTES - len(record.key or b"") - sum(len(text) for _, text in headers)
+        if value is not None and len(value) > room:
             headers.append((PREFIX + "value.bytes", b"%d" % len(value)))
-            value = value[:MAX_VALUE_BYTES]
+            value = value[: max(0, room)]
         self._producer.send(self._topic, value, key=record.key, headers=headers)
 
     def flush(self) -> None:
