@@ -23,19 +23,23 @@ class ReadingsPartition:
     Attributes:
         source: The partition.
         offset: Next offset to read.
+        position: Offset up to which Redis knows the log; the clock has seen what lies before it.
         casts: Open casts, and those that the batch touches.
         touched: Casts that the batch changed.
+        first_seen: Casts that Redis does not hold yet, and the log time of their first record.
         num_unknown_fields: Fields that no sensor bears, in this batch.
         waiting_since: Monotonic seconds since which nothing more lay in the log, None while there is more.
     """
 
     source: Partition
     offset: int
+    position: int | None
     clock: LogClock
     grid: Grid
     bounds: Lateness
     casts: dict[str, CastState] = field(default_factory=dict)
     touched: dict[str, CastState] = field(default_factory=dict)
+    first_seen: dict[str, int] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     num_unknown_fields: int = 0
     waiting_since: float | None = None
@@ -51,6 +55,12 @@ class ReadingsPartition:
     def may_move(self, state: CastState) -> bool:
         """Whether a cast is open and ours; a cast belongs to the partition of its first record."""
         return not state.timeline.ended and state.source in (None, str(self.source))
+
+    def observe(self, record: Record, log_time_ms: int) -> None:
+        """Moves log time on, unless the record was counted before a restart, and ends the casts that are over."""
+        if self.position is None or record.offset >= self.position:
+            self.clock.observe(log_time_ms)
+        self.close_due()
 
     def take(self, record: Record, message: Reading | CastEnd, log_time_ms: int) -> str:
         """Applies one record whose cast is loaded.
@@ -74,6 +84,8 @@ class ReadingsPartition:
         state.source = str(self.source)
         state.next_applied = record.offset + 1
         self.touched[state.cast_id] = state
+        if state.version is None:
+            self.first_seen.setdefault(state.cast_id, log_time_ms)
         if isinstance(message, CastEnd):
             return self._end(state, message, log_time_ms)
         return self._place(state, message, log_time_ms)
@@ -125,10 +137,12 @@ class ReadingsPartition:
             heapq.heappush(self._deadlines, (deadline, state.cast_id))
 
     def batch_done(self) -> None:
-        """Forgets what is written, casts that are over, and casts of other partitions."""
-        for cast_id in [each for each, state in self.casts.items() if not self.may_move(state)]:
-            del self.casts[cast_id]
+        """Forgets what is written, casts that are over, of other partitions, or of refused records only."""
+        for cast_id, state in list(self.casts.items()):
+            if state.version is None or not self.may_move(state):
+                del self.casts[cast_id]
         self.touched.clear()
+        self.first_seen.clear()
         self.outcomes.clear()
         self.num_unknown_fields = 0
 

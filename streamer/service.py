@@ -35,6 +35,7 @@ from streamer.errors import (
     RecordError,
     RefusedError,
     StoreUnavailableError,
+    UnavailableError,
 )
 from streamer.http import Health
 from streamer.kafka import GroupConsumer, Partition, Record
@@ -51,6 +52,8 @@ log = structlog.get_logger()
 
 # Smaller: a dead Redis is asked more often than it helps. Larger: a mended one is noticed later.
 MAX_BACKOFF_S = 5.0
+# Smaller: more round trips of an idle member. Larger: an outage is seen later when nothing arrives.
+CHECK_INTERVAL_S = 1.0
 
 
 @dataclass(slots=True)
@@ -105,7 +108,11 @@ class StreamerService:
         self._readings: dict[Partition, ReadingsPartition] = {}
         self._labels: dict[Partition, int] = {}  # next offset
         self._to_load: set[Partition] = set()
+        self._was_reset: set[Partition] = set()
         self._retry_at = 0.0
+        self._check_at = 0.0
+        self._offset_gone: OffsetGoneError | None = None
+        self._num_gaps = 0
         self._num_failures = 0
 
     def run(self, should_stop: Callable[[], bool]) -> None:
@@ -129,6 +136,7 @@ class StreamerService:
         """
         records = self._consumer.poll()  # 1
         self._follow_rebalance()
+        self._check_redis()
         self._load_partitions()
         started = time.perf_counter()
         result = BatchResult()
@@ -163,6 +171,12 @@ class StreamerService:
         self._metrics.rebalances.inc()
         log.info("assignment", revoked=_names(rebalance.revoked), assigned=_names(rebalance.assigned))
 
+    def _check_redis(self) -> None:
+        """Asks a quiet Redis whether it is there, and still the one that was loaded from."""
+        if (self._readings or self._labels) and self._clock() >= self._check_at:
+            self._check_at = self._clock() + CHECK_INTERVAL_S
+            self._positions.check_server()
+
     def _forget(self, partition: Partition) -> None:
         self._readings.pop(partition, None)
         self._labels.pop(partition, None)
@@ -170,10 +184,17 @@ class StreamerService:
     def _load_partitions(self) -> None:
         if not self._to_load or self._clock() < self._retry_at:
             return
+        gaps = self._num_gaps
         for partition in sorted(self._to_load):
             self._load(partition)
             self._to_load.discard(partition)
             self._consumer.resume(partition)
+        if self._offset_gone and self._num_gaps == gaps:
+            raise RefusedError(
+                f"{self._offset_gone}: the log ends before what was read of it, so the topic was made anew or cut. "
+                "Use another consumer.group_id and redis.namespace, or empty the namespace and --reset"
+            )
+        self._offset_gone = None
         if self._num_failures:
             log.info("recovered", after_failures=self._num_failures)
         self._num_failures = 0
@@ -190,7 +211,8 @@ class StreamerService:
         else:
             self._casts.finish(partition, finished)
             clock = position.clock if position else LogClock()
-            state = ReadingsPartition(partition, offset, clock, self._grid, self._bounds)
+            known = position.offset if position else None
+            state = ReadingsPartition(partition, offset, known, clock, self._grid, self._bounds)
             state.adopt(self._casts.load(partition, sorted(pending - finished)))
             self._readings[partition] = state
         self._consumer.seek(partition, offset)
@@ -198,7 +220,7 @@ class StreamerService:
     def _start_offset(self, partition: Partition, position: int | None) -> int:
         committed = self._consumer.committed(partition)
         beginning = self._consumer.beginning_offset(partition)
-        if self._reset:
+        if self._reset and partition not in self._was_reset:
             return beginning
         if position is None and committed is not None:
             raise RefusedError(
@@ -211,6 +233,7 @@ class StreamerService:
         offset = min(known, default=beginning)
         if offset < beginning:
             lost = beginning - offset
+            self._num_gaps += 1
             self._metrics.log_gaps.labels(partition.topic).inc(lost)
             log.error(
                 "retention passed us", partition=str(partition), records_lost=lost, go_on_from=beginning
@@ -222,10 +245,13 @@ class StreamerService:
         """Forgets what is loaded and waits; the membership is kept by polling paused partitions."""
         if self._num_failures == 0:
             log.warning("waiting", error=str(exc))
-            server = "redis" if isinstance(exc, StoreUnavailableError) else "kafka"
-            self._metrics.outages.labels(server).inc()
-        if not isinstance(exc, FencedError | OffsetGoneError):
+            if isinstance(exc, UnavailableError):
+                server = "redis" if isinstance(exc, StoreUnavailableError) else "kafka"
+                self._metrics.outages.labels(server).inc()
+        if isinstance(exc, UnavailableError):
             self._health.not_ready(str(exc))
+        if isinstance(exc, OffsetGoneError):
+            self._offset_gone = exc
         self._num_failures += 1
         backoff = min(MAX_BACKOFF_S, 0.1 * 2 ** min(self._num_failures, 10))
         self._retry_at = self._clock() + backoff * random.uniform(0.5, 1)
@@ -245,8 +271,7 @@ class StreamerService:
             self._load_casts(partition, decoded)
             for record, message, at in decoded:
                 if at is not None:
-                    partition.clock.observe(at)
-                    partition.close_due()
+                    partition.observe(record, at)
                 if message is not None and at is not None:
                     self._take(partition, record, message, at, result)
                 partition.offset = record.offset + 1
@@ -268,18 +293,10 @@ class StreamerService:
         partition: ReadingsPartition,
         decoded: Sequence[tuple[Record, Reading | CastEnd | None, int | None]],
     ) -> None:
-        unknown: dict[str, int] = {}
-        for _, message, at in decoded:
-            if message is not None and at is not None and message.cast_id not in partition.casts:
-                unknown.setdefault(message.cast_id, at)
-        if not unknown:
-            return
-        states = self._casts.load(partition.source, list(unknown))
-        alive = [cast_id for cast_id, state in states.items() if partition.may_move(state)]
-        self._casts.announce(partition.source, alive)
-        fresh = [cast_id for cast_id, state in states.items() if state.timeline.seen_at is None]
-        self._casts.enrol({cast_id: unknown[cast_id] for cast_id in fresh})
-        partition.adopt(states)
+        named = dict.fromkeys(message.cast_id for _, message, _ in decoded if message is not None)
+        unknown = [cast_id for cast_id in named if cast_id not in partition.casts]
+        if unknown:
+            partition.adopt(self._casts.load(partition.source, unknown))
 
     def _take(
         self,
@@ -335,8 +352,8 @@ class StreamerService:
 
     def _write_readings(self, result: BatchResult) -> None:
         for source, partition in self._readings.items():
-            if not partition.touched:
-                continue
+            self._casts.announce(source, partition.first_seen)
+            self._casts.enrol(partition.first_seen)
             self._casts.save(source, partition.touched.values())
             due = [state for state in partition.touched.values() if self._has_new_window(state)]
             indexed = self._index.update([state.cast_id for state in due])
@@ -393,6 +410,7 @@ class StreamerService:
         offsets = {source: records[-1].offset + 1 for source, records in batches.items() if records}
         if offsets:
             self._consumer.commit(offsets)
+            self._was_reset |= offsets.keys()
 
     def _observe(self, result: BatchResult, num_records: int, seconds: float) -> None:
         for kind, number in result.records.items():
@@ -401,6 +419,7 @@ class StreamerService:
         self._metrics.partitions.set(len(self._readings) + len(self._labels))
         self._metrics.casts_open.set(sum(len(each.casts) for each in self._readings.values()))
         self._metrics.ready.set(self._health.why_not_ready() is None)
+        self._metrics.lag.clear()  # of partitions that are another member's now
         offsets = {source: each.offset for source, each in self._readings.items()} | self._labels
         for source, offset in offsets.items():
             end = self._consumer.highwater(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from streamer.errors import FencedError
 from streamer.kafka import Partition
 from streamer.store import scripts
 from streamer.store.connection import Client, map_redis_errors, text
@@ -26,18 +27,38 @@ class Position:
 
 
 class PositionStore:
-    """Loads and moves positions; a position never goes back."""
+    """Loads and moves positions; a position never goes back.
+
+    It notices a Redis that came back without its last writes: what it holds is then less than what this store
+    has loaded or moved.
+    """
 
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client = client
         self._keys = keys
         self._move = client.register_script(scripts.POSITION)
+        self._known: dict[Partition, int] = {}
+        self._run_id: object = None
+
+    def check_server(self) -> None:
+        """Asks Redis whether it is there, and still the same run as at the last call.
+
+        Raises:
+            FencedError: It was restarted, and may have lost its last writes: load again.
+        """
+        with map_redis_errors("asking for its run id"):
+            run_id = self._client.info("server").get("run_id")
+        before, self._run_id = self._run_id, run_id
+        if before not in (None, run_id):
+            raise FencedError("Redis was restarted")
 
     def load(self, partition: Partition) -> Position | None:
         """The position of a partition, None if it was never written."""
         with map_redis_errors("loading a position"):
             fields = self._client.hgetall(self._keys.position(partition))
-        return _position({text(name): int(value) for name, value in fields.items()})
+        position = _position({text(name): int(value) for name, value in fields.items()})
+        self._known[partition] = position.offset if position else -1
+        return position
 
     def load_all(self) -> dict[Partition, Position]:
         """All positions of the namespace."""
@@ -51,19 +72,27 @@ class PositionStore:
         return positions
 
     def move(self, partition: Partition, offset: int, clock: LogClock, counts: Mapping[str, int]) -> None:
-        """Moves a position on, after everything before it is written; going back is ignored."""
+        """Moves a position on, after everything before it is written; going back is ignored.
+
+        Raises:
+            FencedError: Redis has lost writes since they were acknowledged; nothing was moved. Load again.
+        """
         fields = {
             name: value
             for name, value in (("highest", clock.highest), ("second", clock.second))
             if value is not None
         }
-        args: list[str | int] = [offset, len(fields)]
+        known = self._known.get(partition, -1)
+        args: list[str | int] = [offset, known, len(fields)]
         for name, value in fields.items():
             args += (name, value)
         for name, value in counts.items():
             args += (f"n:{name}", value)
         with map_redis_errors("moving a position"):
-            self._move(keys=[self._keys.position(partition)], args=args)
+            moved = self._move(keys=[self._keys.position(partition)], args=args)
+        if moved is None:
+            raise FencedError(f"Redis has lost the position {known} of {partition}")
+        self._known[partition] = max(known, offset)
 
 
 def _position(fields: dict[str, int]) -> Position | None:

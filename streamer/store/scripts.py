@@ -93,14 +93,16 @@ return 1
 """
 
 # Moves the position of a partition forward, with its clock and its counts.
-# KEYS: position.  ARGV: next offset, number of fields, (field, value)..., (count, increment)...
-# Returns 1, or 0 when the position is there already.
+# KEYS: position.  ARGV: next offset, offset that the writer knows to be there, number of fields,
+#       (field, value)..., (count, increment)...
+# Returns 1, 0 when the position is there already, or nil when less is there than the writer knows.
 POSITION = """
 local offset = tonumber(redis.call('HGET', KEYS[1], 'offset') or '-1')
+if offset < tonumber(ARGV[2]) then return false end
 if offset >= tonumber(ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'offset', ARGV[1])
-local at = 3
-for _ = 1, tonumber(ARGV[2]) do
+local at = 4
+for _ = 1, tonumber(ARGV[3]) do
   redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
   at = at + 2
 end
