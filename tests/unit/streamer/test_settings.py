@@ -95,7 +95,7 @@ def test_a_clock_time_is_no_number(faults: Faults) -> None:
 
 def test_the_environment_wins(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CASTING_HTTP__PORT", "8080")
-    assert load(DATA + "http: {port: 1, host: "::1"}\n").http.model_dump() == {
+    assert load(DATA + "http: {port: 1, host: '::1'}\n").http.model_dump() == {
         "host": "::1",
         "port": 8080,
     }
@@ -127,9 +127,7 @@ def test_a_variable_of_an_unknown_section_is_refused(
     )
 
 
-def test_a_variable_of_the_other_service_is_left_alone(
-    load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_variable_of_the_other_service_is_left_alone(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CASTING_TRAINING__MAX_EPOCHS", "3")
     monkeypatch.setenv("CASTING_TEST_KAFKA", "x:1")
     assert load(DATA)
