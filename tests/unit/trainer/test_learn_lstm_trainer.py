@@ -84,6 +84,26 @@ def test_the_same_seed_gives_the_same_weights_and_files(tmp_path):
     assert outcomes[0][1] == outcomes[1][1]
 
 
+def test_each_epoch_sees_the_windows_in_another_order():
+    orders = []
+
+    class Noting(WindowLoader):
+        def __iter__(self):
+            orders.append([])
+            for x, mask, y in super().__iter__():
+                orders[-1] += x[:, 0, 0].tolist()
+                yield x, mask, y
+
+    settings = _settings(training={"max_epochs": 2})
+    train = Noting(*_windows(60, seed=0), batch_size=32, shuffle=True)
+
+    LSTMTrainer(_model(settings), settings, CPU).train(train, _loaders()[1])
+
+    first, second = orders[-2:]
+    assert first != second
+    assert sorted(first) == sorted(second)
+
+
 def test_another_seed_gives_other_weights():
     first, second = (_settings(training={"max_epochs": 1, "seed": seed}) for seed in (1, 2))
     models = []
