@@ -1,0 +1,505 @@
+"""The trainer's loop against a real Redis and a real broker: when it works, when it waits, what survives a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from plants import DATA, SPEC, Plant, casts
+from prometheus_client import generate_latest
+from trainers import MODEL, Clock, Life, Turns, life, settings
+
+from streamer.config import KafkaConfig, RedisConfig
+from streamer.embedded import EmbeddedBroker, EmbeddedRedis
+from streamer.kafka import Record, TopicReader, ensure_topics
+from streamer.schema import Label
+from streamer.store.reading import WindowReader
+from streamer.windows import Address
+from trainer.config import TrainerSettings
+from trainer.errors import NotEnoughDataError
+from trainer.journal import CycleJournal
+from trainer.learn.config import ModelSettings, OptimizerConfig
+from trainer.learn.training_metrics import EpochResult
+from trainer.release import ModelSubscriber, Publisher, Registry, release_topics
+
+PATIENCE_S = 20.0
+QUIET_S = 0.3
+
+
+@pytest.fixture
+def plant(redis: RedisConfig) -> Iterator[Plant]:
+    plant = Plant(redis)
+    yield plant
+    plant.close()
+
+
+@pytest.fixture
+def config(redis: RedisConfig, kafka: KafkaConfig, unique: str, tmp_path: Path) -> TrainerSettings:
+    config = settings(redis, tmp_path, kafka, unique)
+    ensure_topics(kafka, release_topics(config.topics))
+    return config
+
+
+def records(config: TrainerSettings, topic: str) -> list[Record]:
+    found: list[Record] = []
+    with TopicReader(config.kafka, topic) as reader:
+        while batch := reader.poll(QUIET_S if found else PATIENCE_S):
+            found += batch
+    return found
+
+
+def decisions(registry: Registry) -> list[tuple[str, int]]:
+    return [(event.kind, event.version) for event in registry.events()]
+
+
+class TestTriggers:
+    def test_enough_new_windows_start_a_cycle_and_the_same_ones_never_again(
+        self, plant: Plant, config: TrainerSettings
+    ) -> None:
+        with life(plant, config) as trainer:
+            plant.write(casts(range(49)))
+            assert trainer.daemon.run_once() is None
+            plant.write(casts(range(49, 60)))
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert (result.number, result.trigger, result.windows) == (1, "new-windows", 120)
+            assert trainer.daemon.run_once() is None
+
+    def test_time_starts_one_when_at_least_one_window_is_new(
+        self, plant: Plant, config: TrainerSettings
+    ) -> None:
+        clock = Clock()
+        with life(plant, config, clock=clock) as trainer:
+            plant.write(casts(range(60)))
+            trainer.daemon.run_once()
+            clock.move(3_600)
+            assert trainer.daemon.run_once() is None
+            plant.write(casts([60]))
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert (result.number, result.trigger) == (2, "interval")
+
+    def test_time_goes_on_while_the_trainer_is_down(self, plant: Plant, config: TrainerSettings) -> None:
+        clock = Clock()
+        with life(plant, config, clock=clock) as trainer:
+            plant.write(casts(range(60)))
+            trainer.daemon.run_once()
+        plant.write(casts([60]))
+        clock.move(3_599)
+        with life(plant, config, clock=clock) as trainer:
+            assert trainer.daemon.run_once() is None
+            clock.move(1)
+            assert trainer.daemon.run_once() is not None
+
+
+class Counting(WindowReader):
+    """Counts how often the data set was read."""
+
+    num_reads = 0
+
+    def labelled(self) -> list[tuple[Address, bool]]:
+        Counting.num_reads += 1
+        return super().labelled()
+
+
+class TestNotEnough:
+    def test_it_says_once_what_is_missing_and_reads_nothing_until_there_is_news(
+        self, plant: Plant, config: TrainerSettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def open_reader() -> WindowReader:
+            return Counting(plant.client, plant.keys, DATA, SPEC)
+
+        Counting.num_reads = 0
+        plant.write([dataclasses.replace(cast, defect=False) for cast in casts(range(60))])
+        with life(plant, config, open_reader=open_reader) as trainer:
+            trainer.daemon.run(Turns(6))
+            said = capsys.readouterr().out
+            assert said.count("waiting") == 1
+            assert "0 of 4 defective casts and 12 of 4 good casts; wait for 4 more defective casts" in said
+            assert Counting.num_reads == 1
+            assert trainer.health.why_not_ready() is None
+            assert not list(plant.client.scan_iter(plant.keys.dataset("*")))
+            plant.label([Label(f"C{n:05d}", True, inspected_at=2) for n in range(0, 60, 2)])
+            trainer.daemon.run(Turns(2))
+            assert decisions(trainer.registry)[0] == ("trained", 1)
+
+    def test_another_shortage_is_said_again(
+        self, plant: Plant, config: TrainerSettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        made = [dataclasses.replace(cast, defect=False) for cast in casts(range(70))]
+        plant.write(made[:60])
+        with life(plant, config) as trainer:
+            trainer.daemon.run(Turns(2))
+            plant.write([dataclasses.replace(cast, defect=True) for cast in made[60:61]])
+            trainer.daemon.run(Turns(2))
+        said = capsys.readouterr().out
+        assert "wait for 4 more defective casts" in said
+        assert "wait for 3 more defective casts" in said
+        assert said.count("waiting") == 2
+
+
+class Killed(BaseException):
+    """What SIGKILL would do at this point: nothing below it runs any more."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, when: str) -> None:
+    real: Callable[..., object] = getattr(owner, name)
+
+    def dying(*args: object, **kwargs: object) -> object:
+        if when == "after":
+            real(*args, **kwargs)
+        raise Killed
+
+    monkeypatch.setattr(owner, name, dying)
+
+
+KILLS = [
+    (CycleJournal, "begin", "before"),
+    (CycleJournal, "begin", "after"),
+    (Registry, "register", "before"),
+    (Registry, "register", "after"),
+    (Registry, "promote", "before"),
+    (Registry, "promote", "after"),
+    (CycleJournal, "finish", "before"),
+    (CycleJournal, "finish", "after"),
+    (Publisher, "publish_model", "after"),
+    (Registry, "confirm", "before"),
+    (Registry, "confirm", "after"),
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(redis_url: str, kafka: KafkaConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Digest of the weights that a cycle without a kill trains."""
+    redis = RedisConfig(url=redis_url, namespace=f"undisturbed-{tmp_path_factory.getbasetemp().name}")
+    config = settings(redis, tmp_path_factory.mktemp("undisturbed"), kafka, redis.namespace)
+    ensure_topics(kafka, release_topics(config.topics))
+    plant = Plant(redis)
+    plant.write(casts(range(60)))
+    with life(plant, config) as trainer:
+        trainer.daemon.run_once()
+        digest = trainer.registry.manifest(1).weights_sha256
+    plant.close()
+    return digest
+
+
+class TestKills:
+    def go_on(self, plant: Plant, config: TrainerSettings, weights: str) -> None:
+        """The next life finishes the same cycle, once, with the same model, and publishes it."""
+        with life(plant, config) as trainer:
+            while trainer.daemon.run_once() is not None:
+                pass
+            assert decisions(trainer.registry) == [("trained", 1), ("promoted", 1)]
+            assert (trainer.journal.last().number, trainer.journal.current()) == (1, None)
+            assert trainer.registry.manifest(1).weights_sha256 == weights
+            assert trainer.registry.outbox() == []
+            promoted = trainer.registry.events()[1]
+        updates = records(config, config.topics.models)
+        assert {dict(update.headers)["ce_id"] for update in updates} == {str(promoted.update_ce_id).encode()}
+        with ModelSubscriber(config.kafka, config.topics.models) as models:
+            update = models.poll(PATIENCE_S)
+            assert update is not None
+            assert update.version == 1
+            assert models.poll(QUIET_S) is None
+        told = [json.loads(record.value or b"") for record in records(config, config.topics.model_events)]
+        assert list(dict.fromkeys(event["type"] for event in told)) == [
+            "io.castloop.model.trained",
+            "io.castloop.model.promoted",
+        ]
+        assert len({event["id"] for event in told}) == 2
+
+    @pytest.mark.parametrize(
+        ("owner", "name", "when"), KILLS, ids=[f"{when}-{name}" for _, name, when in KILLS]
+    )
+    def test_a_cycle_goes_on_where_it_was(
+        self,
+        plant: Plant,
+        config: TrainerSettings,
+        monkeypatch: pytest.MonkeyPatch,
+        undisturbed: str,
+        owner: type,
+        name: str,
+        when: str,
+    ) -> None:
+        plant.write(casts(range(60)))
+        with monkeypatch.context() as patch, life(plant, config) as trainer:
+            die_at(patch, owner, name, when)
+            with pytest.raises(Killed):
+                trainer.daemon.run_once()
+        self.go_on(plant, config, undisturbed)
+
+    def test_a_training_goes_on_after_its_last_whole_epoch(
+        self, plant: Plant, config: TrainerSettings, undisturbed: str
+    ) -> None:
+        def die(epoch: EpochResult) -> None:
+            if epoch.epoch == 3:
+                raise Killed
+
+        plant.write(casts(range(60)))
+        with life(plant, config, on_epoch=die) as trainer, pytest.raises(Killed):
+            trainer.daemon.run_once()
+        # Inspection and plant go on meanwhile; the cycle goes on with what was frozen.
+        plant.label([Label(f"C{n:05d}", n % 2 == 1, inspected_at=2) for n in range(60)])
+        plant.write(casts(range(60, 70)))
+        with life(plant, config) as trainer:
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert (result.number, result.windows, result.epochs) == (1, 120, 8)
+            assert trainer.epochs[0][1].epoch == 4
+            assert trainer.registry.manifest(1).weights_sha256 == undisturbed
+            # What came meanwhile is the next cycle's.
+            again = trainer.daemon.run_once()
+            assert again is not None
+            assert (again.number, again.windows) == (2, 140)
+
+    def test_a_stop_in_training_keeps_the_cycle(
+        self, plant: Plant, config: TrainerSettings, undisturbed: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        plant.write(casts(range(60)))
+        steps = iter(range(1_000))
+        with life(plant, config, should_stop=lambda: next(steps) > 20) as trainer:
+            trainer.daemon.run(Turns(1))
+            assert decisions(trainer.registry) == []
+            assert trainer.journal.current() is not None
+        assert "cycle 1 was stopped after" in capsys.readouterr().out
+        self.go_on(plant, config, undisturbed)
+
+
+class TestMidCycle:
+    """What changes between the kill and the restart."""
+
+    def killed_after(
+        self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        plant.write(casts(range(60)))
+        with monkeypatch.context() as patch, life(plant, config) as trainer:
+            die_at(patch, Registry, name, "after")
+            with pytest.raises(Killed):
+                trainer.daemon.run_once()
+
+    def test_rows_that_are_gone_end_the_cycle_and_the_next_one_trains_anew(
+        self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.killed_after(plant, config, monkeypatch, "register")
+        self.lose(plant, "C00000")
+        with life(plant, config) as trainer:
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert (result.trigger, result.version) == ("new-windows", 2)
+            assert decisions(trainer.registry) == [
+                ("trained", 1),
+                ("refused", 1),
+                ("trained", 2),
+                ("promoted", 2),
+            ]
+            assert "rows in Redis are not those" in trainer.registry.events()[1].reasons[0]
+            assert trainer.registry.events()[1].details["windows"] == 120
+
+    def test_a_decision_stands_even_if_its_rows_are_gone(
+        self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.killed_after(plant, config, monkeypatch, "promote")
+        self.lose(plant, "C00000")
+        with life(plant, config) as trainer:
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert (result.number, result.version, result.decision) == (1, 1, "promoted")
+            assert trainer.journal.last().number == 1
+
+    def lose(self, plant: Plant, cast_id: str) -> None:
+        """Takes a cast away as eviction would: its rows, its labels, its windows."""
+        plant.label([Label(cast_id, None, inspected_at=9)])
+        for key in plant.client.scan_iter(f"{plant.keys.cast(cast_id)}:rows:*"):
+            plant.client.delete(key)
+
+    def test_a_gate_made_stricter_ends_the_cycle_instead_of_the_trainer(
+        self,
+        plant: Plant,
+        config: TrainerSettings,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        self.killed_after(plant, config, monkeypatch, "register")
+        gate = config.gate.model_copy(update={"min_defective_casts": 8, "min_good_casts": 8})
+        stricter = config.model_copy(update={"gate": gate})
+        with life(plant, stricter) as trainer:
+            trainer.daemon.run(Turns(4))
+            assert decisions(trainer.registry) == [("trained", 1), ("refused", 1)]
+            assert trainer.journal.current() is None
+            plant.write(casts(range(60, 90)))
+            assert trainer.daemon.run_once() is not None
+        assert capsys.readouterr().out.count("wait for 2 more defective casts and 2 more good casts") == 1
+
+    def test_shares_changed_meanwhile_do_not_move_trained_windows_into_the_gate(
+        self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.killed_after(plant, config, monkeypatch, "register")
+        shares = config.dataset.model_copy(update={"train_share": 0.3, "validation_share": 0.2})
+        with life(plant, config.model_copy(update={"dataset": shares})) as trainer:
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert result.scores["num_windows"] == 24
+            decided = trainer.registry.events()[1]
+        assert decided.kind == "promoted"
+
+    def test_another_model_configuration_starts_the_training_anew(
+        self, plant: Plant, config: TrainerSettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def die(epoch: EpochResult) -> None:
+            if epoch.epoch == 3:
+                raise Killed
+
+        plant.write(casts(range(60)))
+        with life(plant, config, on_epoch=die) as trainer, pytest.raises(Killed):
+            trainer.daemon.run_once()
+        wider = MODEL.architecture.model_copy(update={"hidden_size": 12})
+        with life(plant, config, MODEL.model_copy(update={"architecture": wider})) as trainer:
+            trainer.daemon.run(Turns(2))
+            assert decisions(trainer.registry) == [("trained", 1), ("promoted", 1)]
+            assert trainer.epochs[0][1].epoch == 1
+        assert "architecture.hidden_size: 8 in the file, 12 now" in capsys.readouterr().out
+
+
+class TestFailures:
+    def diverging(self) -> ModelSettings:
+        # Adam divides by the root of a squared gradient: nothing is left of eps where the gradient is zero.
+        optimizer = OptimizerConfig(learning_rate=1.0, eps=1e-300, weight_decay=0)
+        return MODEL.model_copy(update={"optimizer": optimizer})
+
+    def test_a_training_that_diverges_fails_its_cycle_and_the_champion_stays(
+        self, plant: Plant, config: TrainerSettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        made = casts(range(130))
+        for cast in made:
+            cast.x_TF[:, 1] = 1.2  # a dead sensor: its weights never get a gradient
+        plant.write(made[:60])
+        with life(plant, config) as trainer:
+            trainer.daemon.run_once()
+        plant.write(made[60:120])
+        with life(plant, config, self.diverging()) as trainer:
+            trainer.daemon.run(Turns(4))
+            assert decisions(trainer.registry) == [("trained", 1), ("promoted", 1)]
+            assert trainer.registry.champion_version() == 1
+            assert trainer.journal.last().number == 2
+            assert b'casting_trainer_failures_total{error="TrainingDivergedError"} 1.0' in generate_latest(
+                trainer.metrics.registry
+            )
+        assert capsys.readouterr().out.count("cycle failed") == 1
+        with life(plant, config) as trainer:
+            assert trainer.daemon.run_once() is None  # the same windows would fail again
+            plant.label([Label(f"C{n:05d}", n % 2 == 0, inspected_at=2) for n in range(120)])
+            plant.write(casts(range(130, 190)))
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert (result.number, result.version) == (3, 2)
+
+    def test_an_outage_of_redis_is_said_once_and_the_next_one_again(
+        self, config: TrainerSettings, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with EmbeddedRedis() as server:
+            redis = RedisConfig(url=server.url, namespace="outage", timeout_s=1)
+            plant = Plant(redis)
+            ready: list[str | None] = []
+
+            def run(trainer: Life) -> None:
+                note = {turn: lambda: ready.append(trainer.health.why_not_ready()) for turn in (4, 7)}
+                plan = {2: server.kill, 5: server.start, 8: server.kill, **note}
+                trainer.daemon.run(Turns(10, plan))
+
+            with life(plant, config.model_copy(update={"redis": redis})) as trainer:
+                run(trainer)
+            plant.close()
+        said = capsys.readouterr().out
+        assert said.count("waiting") == 2
+        assert said.count("recovered") == 1
+        assert "Redis" in str(ready[0])
+        assert ready[1] is None
+
+
+def test_each_promoted_version_reaches_a_subscriber_once_and_the_metrics(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    with (
+        ModelSubscriber(config.kafka, config.topics.models) as models,
+        life(plant, config) as trainer,
+    ):
+        assert models.poll(QUIET_S) is None
+        seen = []
+        for begin in (0, 60):
+            plant.write(casts(range(begin, begin + 60)))
+            trainer.daemon.run(Turns(2))
+            update = models.poll(PATIENCE_S)
+            assert update is not None
+            seen.append((update.version, update.manifest.parent))
+        assert models.poll(QUIET_S) is None
+        assert seen == [(1, None), (2, 1)]
+        text = generate_latest(trainer.metrics.registry).decode()
+        scores = trainer.registry.manifest(2).scores
+        for line in (
+            "casting_model_version 2.0",
+            f"casting_model_auc_roc {scores['auc_roc']}",
+            f"casting_model_auc_pr {scores['auc_pr']}",
+            'casting_trainer_cycles_total{decision="promoted"} 2.0',
+            "casting_trainer_new_labelled_windows 0.0",
+            "casting_trainer_unpublished_events 0.0",
+            "casting_trainer_cycle_in_progress 0.0",
+            "casting_trainer_ready 1.0",
+        ):
+            assert line in text.splitlines()
+        # A new process shows the champion before it has run a cycle.
+    with life(plant, config) as trainer:
+        trainer.daemon.run(Turns(1))
+        assert "casting_model_version 2.0" in generate_latest(trainer.metrics.registry).decode()
+
+
+@pytest.fixture
+def collect_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """kafka-python leaves the socket of each refused connection to the garbage collector: run it now.
+
+    The records of its log, which pytest keeps to the end, hold exceptions that hold those sockets.
+    """
+    yield
+    caplog.get_records("call").clear()
+    gc.collect()
+
+
+@pytest.mark.usefixtures("collect_sockets")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_what_a_dead_broker_did_not_take_is_sent_after_the_restart_with_the_same_id(
+    plant: Plant, redis: RedisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant.write(casts(range(60)))
+    with EmbeddedBroker() as broker:
+        kafka = KafkaConfig(bootstrap_servers=broker.bootstrap_servers, request_timeout_ms=1_000)
+        config = settings(redis, tmp_path, kafka)
+        ensure_topics(kafka, release_topics(config.topics))
+        with life(plant, config) as trainer:
+            broker.kill()
+            trainer.daemon.run(Turns(2))
+            assert [event.kind for event in trainer.registry.outbox()] == ["trained", "promoted"]
+            assert "Kafka" in str(trainer.health.why_not_ready())
+            assert trainer.journal.current() is None
+        assert capsys.readouterr().out.count("waiting") == 1
+        broker.start()
+        ensure_topics(kafka, release_topics(config.topics))
+        with life(plant, config) as trainer:
+            assert trainer.daemon.run_once() is None
+            assert trainer.registry.outbox() == []
+            promoted = trainer.registry.events()[1]
+        (update,) = records(config, config.topics.models)
+        assert dict(update.headers)["ce_id"] == str(promoted.update_ce_id).encode()
+
+
+def test_a_namespace_that_no_streamer_has_written_is_waited_for(
+    plant: Plant, config: TrainerSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_reader() -> WindowReader:
+        raise NotEnoughDataError("namespace n is empty: start the streamer on it")
+
+    with life(plant, config, open_reader=open_reader) as trainer:
+        trainer.daemon.run(Turns(5))
+    assert capsys.readouterr().out.count("namespace n is empty") == 1
