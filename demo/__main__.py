@@ -33,7 +33,6 @@ TICK_S = 0.25
 NUM_CASTS = 900
 REGIME_CHANGE = 0.33
 SIMULATION_SPEED = 1200
-REPLAY_S = 120.0
 HOLD_BACK = 0.2
 NUM_MODELS = 2
 # After the last record: how long the streamer and the trainer may be still before they count as done.
@@ -45,8 +44,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 class Demo:
     """One run."""
 
-    def __init__(self, stage: Stage, story: Story, view: View, recording: Recording | None) -> None:
+    def __init__(
+        self, stage: Stage, story: Story, view: View, recording: Recording | None, replay_s: float
+    ) -> None:
         self._stage = stage
+        self._replay_s = replay_s
         self._story = story
         self._view = view
         self._recording = recording
@@ -95,7 +97,7 @@ class Demo:
                 *("--min-steps", "600", "--max-steps", "900", "--regime-change", str(REGIME_CHANGE)),
             ]
         seconds = (recording.casts[-1].last_ts - recording.casts[0].first_ts) / 1000
-        speed = max(1.0, seconds / REPLAY_S)
+        speed = max(1.0, seconds / self._replay_s)
         folder = str(recording.directory.resolve())
         return ["replay", folder, *config, "--speed", f"{speed:.1f}", "--hold-back-labels", str(HOLD_BACK)]
 
@@ -176,6 +178,7 @@ def demo(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where to write the table as JSON.")
     ] = None,
+    replay_s: Annotated[float, typer.Option(min=1, help="How long a recording takes to replay.")] = 120.0,
     timeout_s: Annotated[float, typer.Option(min=10, help="The demo gives up after so long.")] = 900.0,
 ) -> int:
     """Runs streamer, trainer, a plant and a subscriber on servers of its own until two models were promoted."""
@@ -188,7 +191,7 @@ def demo(
                 f"{recording}: its sensors are {', '.join(source.sensors)}; {config / 'streamer.yaml'} has "
                 f"{', '.join(stage.settings.data.sensor_names)}: name a fitting folder with CONFIG="
             )
-        complete = Demo(stage, story, view, source).run(started + timeout_s)
+        complete = Demo(stage, story, view, source, replay_s).run(started + timeout_s)
     print_report(story, console, time.monotonic() - started)
     if json_file:
         json_file.write_text(json.dumps(story.report(), indent=2) + "\n", encoding="utf-8")

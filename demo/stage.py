@@ -54,6 +54,7 @@ class Stage:
             "CASTING_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
             "CASTING_REDIS__URL": redis.url,
             "CASTING_REGISTRY__PATH": str(self.folder / "registry"),
+            "TMPDIR": str(self.folder),  # torch leaves a cache folder there
             "CASTING_HTTP__PORT": "0",
             "CASTING_LOGGING__FORMAT": "json",
             # The embedded broker lets a group wait for half of this before its first assignment.
