@@ -62,7 +62,7 @@ class TrainerDaemon:
         self._started_at = now()
         self._tried_arrival = -1  # up to here the windows were not enough, and nothing has come since
         self._last_said = ""
-        self._is_away = False
+        self._away: type[Exception] | None = None  # the kind of the outage that was said
 
     def run(self, stop: StopRequest) -> None:
         """Runs until stopped.
@@ -76,9 +76,7 @@ class TrainerDaemon:
                 self.run_once()
                 self._reached()
             except UnavailableError as exc:
-                self._say("waiting", str(exc))
-                self._is_away = True
-                self._health.not_ready(str(exc))
+                self._miss(exc)
             except NotEnoughDataError as exc:
                 self._reached()
                 self._say("waiting", str(exc))
@@ -198,11 +196,18 @@ class TrainerDaemon:
             # The same data would fail again: the next cycle waits for news.
             self._journal.finish(current, self._now())
 
+    def _miss(self, exc: UnavailableError) -> None:
+        """A server did not answer: said once an outage, however the client words it from call to call."""
+        if self._away is not type(exc):
+            self._away = type(exc)
+            log.warning("waiting", error=str(exc))
+        self._health.not_ready(str(exc))
+
     def _reached(self) -> None:
-        """All servers answered; an outage after this one is said again."""
-        if self._is_away:
+        """All servers answered."""
+        if self._away is not None:
             log.info("recovered")
-            self._is_away, self._last_said = False, ""
+            self._away = None
         self._health.ready()
 
     def _say(self, event: str, message: str) -> None:

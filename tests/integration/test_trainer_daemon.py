@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from prometheus_client import generate_latest
 from trainers import MODEL, Clock, Life, Turns, life, settings
 
 from streamer.config import KafkaConfig, RedisConfig
-from streamer.embedded import EmbeddedBroker, EmbeddedRedis
+from streamer.embedded import EmbeddedRedis
 from streamer.kafka import Record, TopicReader, ensure_topics
 from streamer.schema import Label
 from streamer.store.reading import WindowReader
@@ -454,44 +453,6 @@ def test_each_promoted_version_reaches_a_subscriber_once_and_the_metrics(
     with life(plant, config) as trainer:
         trainer.daemon.run(Turns(1))
         assert "casting_model_version 2.0" in generate_latest(trainer.metrics.registry).decode()
-
-
-@pytest.fixture
-def collect_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """kafka-python leaves the socket of each refused connection to the garbage collector: run it now.
-
-    The records of its log, which pytest keeps to the end, hold exceptions that hold those sockets.
-    """
-    yield
-    caplog.get_records("call").clear()
-    gc.collect()
-
-
-@pytest.mark.usefixtures("collect_sockets")
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-def test_what_a_dead_broker_did_not_take_is_sent_after_the_restart_with_the_same_id(
-    plant: Plant, redis: RedisConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plant.write(casts(range(60)))
-    with EmbeddedBroker() as broker:
-        kafka = KafkaConfig(bootstrap_servers=broker.bootstrap_servers, request_timeout_ms=1_000)
-        config = settings(redis, tmp_path, kafka)
-        ensure_topics(kafka, release_topics(config.topics))
-        with life(plant, config) as trainer:
-            broker.kill()
-            trainer.daemon.run(Turns(2))
-            assert [event.kind for event in trainer.registry.outbox()] == ["trained", "promoted"]
-            assert "Kafka" in str(trainer.health.why_not_ready())
-            assert trainer.journal.current() is None
-        assert capsys.readouterr().out.count("waiting") == 1
-        broker.start()
-        ensure_topics(kafka, release_topics(config.topics))
-        with life(plant, config) as trainer:
-            assert trainer.daemon.run_once() is None
-            assert trainer.registry.outbox() == []
-            promoted = trainer.registry.events()[1]
-        (update,) = records(config, config.topics.models)
-        assert dict(update.headers)["ce_id"] == str(promoted.update_ce_id).encode()
 
 
 def test_a_namespace_that_no_streamer_has_written_is_waited_for(

@@ -1,0 +1,184 @@
+"""One cycle with a real training: what is let through, what it starts from, what it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plants import DATA, Plant, casts
+from trainers import MODEL, Life, life, settings
+
+from streamer.config import KafkaConfig, RedisConfig, SensorConfig
+from streamer.kafka import ensure_topics
+from streamer.schema import Label
+from trainer.config import TrainerSettings
+from trainer.cycle import CycleResult
+from trainer.learn.config import EarlyStoppingConfig, ModelSettings
+from trainer.learn.model import build_model
+from trainer.release import release_topics
+
+
+@pytest.fixture
+def plant(redis: RedisConfig) -> Iterator[Plant]:
+    plant = Plant(redis)
+    yield plant
+    plant.close()
+
+
+@pytest.fixture
+def config(redis: RedisConfig, kafka: KafkaConfig, unique: str, tmp_path: Path) -> TrainerSettings:
+    config = settings(redis, tmp_path, kafka, unique)
+    ensure_topics(kafka, release_topics(config.topics))
+    return config
+
+
+def cycle(trainer: Life, plant: Plant) -> CycleResult:
+    result = trainer.daemon.run_cycle(plant.reader(), "manual")
+    assert result is not None
+    return result
+
+
+def test_the_first_model_that_beats_the_base_rate_is_promoted(plant: Plant, config: TrainerSettings) -> None:
+    plant.write(casts(range(60)))
+    with life(plant, config) as trainer:
+        result = cycle(trainer, plant)
+        assert (result.decision, result.version, result.parent) == ("promoted", 1, None)
+        assert (result.windows, result.defects, result.champion_scores) == (120, 60, None)
+        assert result.scores["auc_pr"] > 0.9
+        assert "first model" in result.reasons[0]
+        artifact = trainer.registry.champion()
+        assert artifact is not None
+        manifest = artifact.manifest
+        assert (manifest.sensors, manifest.window, manifest.period_ms) == (DATA.sensors, plant.spec, 1000)
+        # The whole data set, of which the gate's windows gave the scores.
+        assert (manifest.dataset.num_windows, manifest.scores["num_windows"]) == (120, 24)
+        folder = trainer.registry.models()[0].folder
+        assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + result.epochs
+        assert manifest.dataset.id in (folder / "dataset.json").read_text()
+        assert plant.client.exists(plant.keys.dataset(manifest.dataset.id))
+
+
+def shuffle(plant: Plant, num_casts: int, seed: int, inspected_at: int) -> None:
+    """Deals the verdicts of the first casts out anew."""
+    verdicts = np.random.default_rng(seed).permutation([number % 2 == 0 for number in range(num_casts)])
+    plant.label([Label(f"C{n:05d}", bool(verdict), inspected_at) for n, verdict in enumerate(verdicts)])
+
+
+def test_a_challenger_trained_on_shuffled_labels_is_refused_and_the_champion_stays(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    # Verdicts of training and validation mean nothing from here on; those of the newest casts still do.
+    # Patient, so that the challenger forgets what it had from the champion.
+    patient = MODEL.model_copy(
+        update={
+            "training": MODEL.training.model_copy(update={"max_epochs": 15}),
+            "early_stopping": EarlyStoppingConfig(patience=15),
+        }
+    )
+    plant.write(casts(range(120)))
+    with life(plant, config, patient) as trainer:
+        assert cycle(trainer, plant).decision == "promoted"
+        plant.write(casts(range(120, 150)))
+        for seed in range(3):
+            shuffle(plant, 120, seed, inspected_at=2 + seed)
+            result = cycle(trainer, plant)
+            assert (result.decision, result.version, result.parent) == ("refused", 2 + seed, 1)
+            assert result.champion_scores is not None
+            assert result.champion_scores["auc_pr"] > result.scores["auc_pr"]
+            assert trainer.registry.champion_version() == 1
+            event = trainer.registry.events()[-1]
+            assert (event.kind, event.update_ce_id) == ("refused", None)
+            assert any("below" in reason for reason in event.reasons)
+
+
+def test_a_first_model_trained_on_shuffled_labels_is_refused(plant: Plant, config: TrainerSettings) -> None:
+    plant.write(casts(range(240)))
+    with life(plant, config) as trainer:
+        for seed in range(3):
+            shuffle(plant, 240, seed, inspected_at=2 + seed)
+            result = cycle(trainer, plant)
+            assert (result.decision, result.parent) == ("refused", None)
+            assert "not above 0.100" in result.reasons[0]
+        assert trainer.registry.champion() is None
+
+
+def test_fine_tuning_starts_from_the_champion(plant: Plant, config: TrainerSettings) -> None:
+    standing = MODEL.model_copy(
+        update={
+            "training": MODEL.training.model_copy(update={"max_epochs": 1}),
+            "optimizer": MODEL.optimizer.model_copy(update={"learning_rate": 1e-6}),
+        }
+    )
+    plant.write(casts(range(60)))
+    with life(plant, config) as trainer:
+        cycle(trainer, plant)
+        champion = trainer.registry.champion()
+        assert champion is not None
+        last = min(epoch.val_loss for _, epoch in trainer.epochs)
+    with life(plant, config, standing) as trainer:
+        result = cycle(trainer, plant)
+        assert (result.parent, result.epochs) == (1, 1)
+        assert trainer.epochs[0][1].val_loss == pytest.approx(last, abs=1e-3)
+        challenger = trainer.registry.artifact(2)
+    for name, tensor in champion.tensors.items():
+        np.testing.assert_allclose(challenger.tensors[name], tensor, atol=1e-4)
+    scratch = build_model(MODEL.architecture, 2, MODEL.training.seed).lstm.weight_ih_l0.detach().numpy()
+    assert np.abs(champion.tensors["lstm.weight_ih_l0"] - scratch).max() > 1e-2
+
+
+def test_another_architecture_starts_from_scratch_and_is_held_against_the_champion(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    wider = MODEL.architecture.model_copy(update={"hidden_size": 12})
+    untrained = MODEL.model_copy(
+        update={
+            "architecture": wider,
+            "training": MODEL.training.model_copy(update={"max_epochs": 1}),
+            "optimizer": MODEL.optimizer.model_copy(update={"learning_rate": 1e-6}),
+        }
+    )
+    plant.write(casts(range(60)))
+    with life(plant, config) as trainer:
+        cycle(trainer, plant)
+    with life(plant, config, untrained) as trainer:
+        result = cycle(trainer, plant)
+        assert (result.parent, result.decision) == (None, "refused")
+        assert result.champion_scores is not None
+        assert trainer.registry.champion_version() == 1
+
+
+def test_a_champion_with_other_sensors_is_replaced_as_if_there_were_none(
+    plant: Plant, config: TrainerSettings, redis: RedisConfig
+) -> None:
+    plant.write(casts(range(60)))
+    with life(plant, config) as trainer:
+        cycle(trainer, plant)
+    more = DATA.model_copy(update={"sensors": (*DATA.sensors, SensorConfig(name="superheat", unit="degC"))})
+    other = redis.model_copy(update={"namespace": f"{redis.namespace}-more"})
+    renewed = Plant(other, more)
+    renewed.write(casts(range(60), num_sensors=3))
+    with life(renewed, config.model_copy(update={"redis": other})) as trainer:
+        result = cycle(trainer, renewed)
+        assert (result.version, result.parent, result.champion_scores) == (2, None, None)
+        assert result.decision == "promoted"
+        assert trainer.registry.champion_version() == 2
+    renewed.close()
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_auc_pr"])
+def test_the_threshold_is_chosen_on_validation_and_the_scores_on_the_gate(
+    plant: Plant, config: TrainerSettings, monitor: str
+) -> None:
+    # The gate's casts are all told apart wrongly: a threshold or an epoch chosen on them would look better.
+    model = ModelSettings.model_validate(
+        MODEL.model_dump() | {"early_stopping": {"monitor": monitor, "patience": 8}}
+    )
+    plant.write(casts(range(60)))
+    plant.label([Label(f"C{n:05d}", n % 2 == 1, inspected_at=2) for n in range(48, 60)])
+    with life(plant, config, model) as trainer:
+        result = cycle(trainer, plant)
+        assert result.decision == "refused"
+        assert result.scores["auc_roc"] < 0.1
+        assert trainer.epochs[-1][1].val_auc_roc > 0.9
