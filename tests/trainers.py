@@ -1,13 +1,20 @@
-"""A small trainer for tests: a model that learns `plants.casts` in seconds, and its parts put together anew for
-each life of the process."""
+"""A small trainer for tests: a model that learns `plants.casts` in seconds, its parts put together anew for each
+life of the process, and real processes that need not import torch each time."""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from plants import Plant
 
@@ -128,3 +135,91 @@ def life(
             now=clock,
         )
         yield Life(registry, CycleJournal(registry.folder), runner, daemon, metrics, health, epochs)
+
+
+# Every process of the trainer is forked from a fresh one that has imported torch and done nothing else.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["trainer.app", "trainers"])
+
+
+class Process:
+    """A trainer as a process of its own: signals, exit code, log in a file."""
+
+    def __init__(self, folder: Path, command: str, *, dies_after_register: bool = False) -> None:
+        self._log = folder / f"log-{time.monotonic_ns()}"
+        self._log.touch()
+        arguments = [command, "-c", str(folder / "trainer.yaml")]
+        self._child = _FORKS.Process(
+            target=_run, args=(str(self._log), arguments, dies_after_register), daemon=True
+        )
+        self._child.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._child.pid is not None
+        return self._child.pid
+
+    def text(self) -> str:
+        """All that it has said."""
+        return self._log.read_text()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log; a line that it is just writing is left out."""
+        whole = self.text().rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in whole if line.startswith("{")]
+
+    def count(self, event: str) -> int:
+        """How often it has said this."""
+        return sum(line["event"] == event for line in self.lines())
+
+    def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Waits for the first line of this event with these fields."""
+        deadline = time.monotonic() + PROCESS_PATIENCE_S
+        while time.monotonic() < deadline:
+            ended = self._child.exitcode
+            for line in self.lines():
+                if line["event"] == event and fields.items() <= line.items():
+                    return line
+            assert ended is None, f"ended with {ended}: {self.text()}"
+            time.sleep(0.01)
+        raise AssertionError(f"no {event} {fields} in {self.text()}")
+
+    def end(self, number: signal.Signals | None = None) -> int | None:
+        """Sends a signal, if any, and waits for the end; returns the exit code."""
+        if number is not None:
+            os.kill(self.pid, number)
+        self._child.join(PROCESS_PATIENCE_S)
+        return self._child.exitcode
+
+    def close(self) -> None:
+        """Ends it, if it still runs."""
+        self._child.kill()
+        self._child.join()
+        self._child.close()
+
+
+# Enough for a loaded machine; a test that passes does not wait for it.
+PROCESS_PATIENCE_S = 60.0
+
+
+def _run(log: str, arguments: list[str], dies_after_register: bool) -> None:
+    from trainer.cli import main  # noqa: PLC0415 - what a process of its own would import
+
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.argv = ["trainer", *arguments]
+    if dies_after_register:
+        _die_after_register()
+    main()
+
+
+def _die_after_register() -> None:
+    register = Registry.register
+
+    def dying(*args: Any, **kwargs: Any) -> int:
+        register(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    Registry.register = dying  # type: ignore[method-assign]  # what a kill at the worst moment does

@@ -80,13 +80,15 @@ def models(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     if not entries:
         typer.echo(f"no model yet in {settings.registry.path / settings.registry.model_name}")
         return
-    table = Table("version", "parent", "state", "windows", "defects", "AUC-ROC", "AUC-PR", "created")
+    # Without lines a row fits into 80 columns, where rich would cut its cells.
+    columns = ("version", "parent", "state", "windows", "defects", "AUC-ROC", "AUC-PR", "created")
+    table = Table(*columns, box=None, pad_edge=False)
     for entry in entries:
         row = _entry(entry)
-        state = f"{row['state']} (champion)" if row["champion"] else row["state"]
+        state = "champion" if row["champion"] else row["state"]
         scores = [f"{row[name]:.3f}" for name in ("auc_roc", "auc_pr")]
         cells = [row["version"], row["parent"] or "-", state, row["windows"], row["defects"], *scores]
-        table.add_row(*map(str, cells), entry.manifest.created_at.isoformat(timespec="seconds"))
+        table.add_row(*map(str, cells), f"{entry.manifest.created_at:%Y-%m-%d %H:%M}")
     Console().print(table)
 
 
