@@ -1,0 +1,338 @@
+"""Kafka in, labelled windows in Redis out: one member, turned by hand, on real servers."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import pytest
+from streamer_harness import (
+    T0,
+    Member,
+    Plant,
+    Sent,
+    contents,
+    dead_letters,
+    make_settings,
+    member,
+    ms,
+    origins,
+    reader,
+)
+
+from streamer.app import have_topics
+from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
+from streamer.embedded import EmbeddedBroker
+from streamer.errors import FencedError, OffsetGoneError, RefusedError
+from streamer.kafka import GroupConsumer, Partition, Record, TopicSpec, ensure_topics
+from streamer.schema import Label
+from streamer.service import BatchResult, StreamerService
+from streamer.store.index import IndexResult, WindowIndex
+from streamer.windows import Address
+
+
+@pytest.fixture
+def settings(kafka: KafkaConfig, redis: RedisConfig, unique: str) -> StreamerSettings:
+    settings = make_settings(kafka, redis, unique)
+    have_topics(settings)
+    return settings
+
+
+@pytest.fixture
+def plant(settings: StreamerSettings) -> Plant:
+    return Plant(settings)
+
+
+def with_namespace(settings: StreamerSettings, name: str, **consumer: object) -> StreamerSettings:
+    """Another group over the same topics, into a namespace of its own."""
+    own = settings.consumer.model_copy(
+        update={"group_id": f"{settings.consumer.group_id}-{name}", **consumer}
+    )
+    redis = settings.redis.model_copy(update={"namespace": f"{settings.redis.namespace}-{name}"})
+    return settings.model_copy(update={"consumer": own, "redis": redis})
+
+
+def test_readings_and_labels_end_as_labelled_windows(settings: StreamerSettings, plant: Plant) -> None:
+    # A: wide readings 0..9, the one for 4 comes two seconds late; defective from 5 on, said before the cast
+    # B: one chunk 0..6, good, said afterwards; a short tail is dropped
+    # C: four readings, padded; no verdict
+    early = [plant.label("A", False, -50), plant.label("A", True, -40, from_ts=ms(7), to_ts=ms(8))]
+    wide = [plant.reading("A", step) for step in (0, 1, 2, 3, 5, 6)] + [plant.reading("A", 4, at=6)]
+    wide += [plant.reading("A", step) for step in (7, 8, 9)] + [plant.end("A", 9, group="H1")]
+    rest = [plant.chunk("B", 0, 7), plant.end("B", 6), plant.label("B", False, 100)]
+    rest += [plant.reading("C", step) for step in range(4)] + [plant.end("C", 3)]
+    log = [*early, *wide, *rest]
+    plant.feed(log)
+    with member(settings) as one:
+        one.consume(len(log))
+        one.let_time_pass(4)
+        windows = reader(one.client, settings)
+        assert sorted(windows.sealed()) == [
+            Address("A", T0, 5),
+            Address("A", T0 + 5, 5),
+            Address("B", T0, 5),
+            Address("C", T0, 4),
+        ]
+        assert windows.labelled() == [
+            (Address("A", T0, 5), False),
+            (Address("A", T0 + 5, 5), True),
+            (Address("B", T0, 5), False),
+        ]
+        for address, x_TF in zip(windows.sealed(), windows.rows(windows.sealed()), strict=True):
+            steps = np.arange(address.start - T0, address.end - T0, dtype=np.float32)
+            np.testing.assert_array_equal(x_TF, np.stack([steps, -steps], axis=1))
+        assert windows.casts(["A", "B"])["A"].group == "H1"
+        assert windows.casts(["A", "B"])["B"].group == "B"
+        assert one.service.run_once().records == {}
+        assert contents(one.client, settings)["open"] == []
+
+
+def test_a_record_that_cannot_be_used_goes_aside_and_the_good_ones_go_on(
+    settings: StreamerSettings, plant: Plant
+) -> None:
+    good = [plant.reading("A", step) for step in range(12)]
+    bad = {
+        b"{not json": "bad_json",
+        b"\x00\x00\x00\x00\x01x": "schema_registry",
+        json.dumps({"cast_id": "A", "ts": ms(900), "speed": 1}).encode(): "future_stamp",
+        json.dumps({"cast_id": "bad id", "ts": ms(4)}).encode(): "bad_cast_id",
+        json.dumps({"cast_id": "A", "ts": ms(1), "speed": 99.0}).encode(): "late",
+    }
+    log: list[Sent] = [*good, *(plant.raw("A", value, 11, ("trace", b"t1")) for value in bad)]
+    log += [plant.raw("A", b"{}", None, ("sent-at", b"now")), plant.label("A", None, 50, from_ts="later")]
+    log += [plant.reading("A", 12), plant.end("A", 12)]
+    plant.feed(log)
+    with member(settings) as one:
+        one.consume(len(log))
+        one.let_time_pass(4)
+        assert contents(one.client, settings)["casts"]["{A}"]["n:placed"] == b"13"
+        rows = reader(one.client, settings).rows([Address("A", T0, 5)])[0]
+        assert rows[:, 0].tolist() == [0, 1, 2, 3, 4]  # the late 99.0 changed nothing
+    letters = dead_letters(settings, 7)
+    assert len(letters) == len(origins(letters)) == 7
+    for letter in letters:
+        headers = dict(letter.headers)
+        reason = (headers["__connect.errors.exception.message"] or b"").decode().split(":")[0]
+        assert reason == bad.get(letter.value or b"", "bad_sent_at" if letter.value == b"{}" else "bad_time")
+        assert letter.key == b"A"
+        assert headers["__connect.errors.exception.class.name"] == b"RecordError"
+        assert headers["__connect.errors.stage"] in {b"decode", b"validate", b"place"}
+        if letter.value in bad:
+            assert headers["trace"] == b"t1"
+
+
+def story(plant: Plant, num_casts: int = 6, num_steps: int = 23) -> list[Sent]:
+    """Casts side by side: late, missing and repeated readings, poison, labels before, after and changed."""
+    dice = random.Random(7)
+    log: list[Sent] = []
+    for k in range(num_casts):
+        cast_id, begin = f"S{k}", 10 * k
+        log.append(plant.label(cast_id, k % 2 == 0, begin + dice.randrange(-5, 40)))
+        for step in range(begin, begin + num_steps):
+            if dice.random() < 0.1:
+                continue
+            delay = dice.choice([0, 0, 0, 1, 2, 9])
+            log.append(plant.reading(cast_id, step, at=step + delay))
+            if dice.random() < 0.1:
+                log.append(plant.reading(cast_id, step + 0.2, at=step + delay))
+            if dice.random() < 0.03:
+                log.append(plant.raw(cast_id, b"poison", step))
+        log.append(plant.end(cast_id, begin + num_steps - 1))
+        log.append(plant.label(cast_id, True, begin + 60, from_ts=ms(begin + 6), to_ts=ms(begin + 7)))
+    log.sort(key=lambda sent: sent.at or 0)
+    return [*log, *plant.time_passes(500)]
+
+
+class Stumbling(StreamerService):
+    """Falls over before a step of its batch, again and again: everything in memory is forgotten."""
+
+    def _write_readings(self, result: BatchResult) -> None:
+        busy = any(partition.touched for partition in self._readings.values())
+        stumble("dead letters are safe", busy)
+        super()._write_readings(result)
+        stumble("rows are written", busy)
+
+    def _write_labels(self, labels: Sequence[tuple[Partition, int, Label]]) -> None:
+        super()._write_labels(labels)
+        stumble("labels are written", bool(labels))
+
+    def _commit(self, batches: dict[Partition, list[Record]]) -> None:
+        stumble("positions have moved", bool(batches))
+        super()._commit(batches)
+
+
+class StumblingIndex(WindowIndex):
+    """Falls over when rows are written and windows are not."""
+
+    def update(self, cast_ids: Collection[str]) -> IndexResult:
+        stumble("rows are not indexed", bool(cast_ids))
+        return super().update(cast_ids)
+
+
+class StumblingMember(Member):
+    service_class = Stumbling
+    index_class = StumblingIndex
+
+
+VISITS: Counter[str] = Counter()
+
+
+def stumble(where: str, busy: bool) -> None:
+    VISITS[where] += busy
+    if busy and VISITS[where] % 7 == 1:
+        raise FencedError(where)
+
+
+def test_falling_over_between_any_two_steps_changes_nothing(settings: StreamerSettings, plant: Plant) -> None:
+    log = story(plant)
+    plant.feed(log)
+    with member(with_namespace(settings, "calm")) as calm:
+        calm.consume(len(log))
+        expected = contents(calm.client, calm.settings)
+    letters = dead_letters(settings, 1)
+    restless = StumblingMember(with_namespace(settings, "restless", max_poll_records=25))
+    try:
+        restless.consume(len(log))
+        assert contents(restless.client, restless.settings) == expected
+    finally:
+        restless.close()
+    assert len(VISITS) == 5
+    assert expected["defective"]
+    assert expected["good"]
+    late = sum(int(cast.get("n:late") or 0) for cast in expected["casts"].values() if isinstance(cast, dict))
+    assert late > 0
+    # No origin is missing, and none is new.
+    assert origins(dead_letters(settings, 2 * len(letters))) == origins(letters)
+
+
+def test_two_members_share_the_partitions_and_hand_them_over(
+    settings: StreamerSettings, plant: Plant
+) -> None:
+    log = story(plant)
+    half = len(log) // 2
+    shared = with_namespace(settings, "shared")
+    plant.feed(log[:half])
+    with member(shared) as first:
+        first.consume(half)
+        with member(shared) as second:
+            # Both poll until the group has settled: each of them holds something.
+            while not (second.assigned() and 0 < len(first.consumer.assignment()) < 4):
+                first.run_until(lambda: True)
+                first.service.run_once()
+                second.service.run_once()
+            plant.feed(log[half:])
+            while first.num_consumed() < len(log):
+                for each in (first, second):
+                    turn(each)
+        result = contents(first.client, shared)
+    with member(with_namespace(settings, "alone")) as alone:
+        alone.consume(len(log))
+        assert contents(alone.client, alone.settings) == result
+
+
+def turn(one: Member) -> None:
+    """One turn, an outage of the rebalance included."""
+    turns = iter((False, True))
+    one.service.run(lambda: next(turns))
+
+
+def test_an_emptied_namespace_is_refused_until_told_to_reset(
+    settings: StreamerSettings, plant: Plant
+) -> None:
+    log = [*(plant.reading("A", step) for step in range(10)), plant.end("A", 9)]
+    plant.feed(log)
+    with member(settings) as one:
+        one.consume(len(log))
+        before = contents(one.client, settings)
+        for key in one.client.scan_iter(f"{settings.redis.namespace}:*"):
+            one.client.delete(key)
+        # A member at work notices with the next record, and does not go on in an empty namespace.
+        plant.feed([plant.reading("A", 10)])
+        with pytest.raises(RefusedError, match=r"knows nothing of it.*--reset"):
+            one.run_until(lambda: False)
+    with member(settings, reset=True) as again:
+        again.consume(len(log) + 1)
+        after = contents(again.client, settings)
+        assert after["casts"]["{A}"] | {"n:late": b"1", "n:late_records": b"1"} == after["casts"]["{A}"]
+        assert after["windows"] == before["windows"]
+        # Told once, it reads the topics once: after a hiccup it goes on from where it was.
+        redelivered = {"kind": "redelivered"}
+        again.service._suspend(FencedError("hiccup"))
+        again.run_until(lambda: again.service._num_failures == 0)
+        again.service.run_once()
+        assert again.metrics.registry.get_sample_value("casting_streamer_records_total", redelivered) is None
+
+
+@pytest.fixture
+def other_broker(settings: StreamerSettings) -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def collect_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The client leaves sockets of refused connections to the collector, and its logs hold on to them."""
+    yield
+    caplog.get_records("call").clear()
+    gc.collect()
+
+
+@pytest.mark.usefixtures("collect_sockets")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_no_offset_is_committed_before_the_dead_letters_are_safe(
+    settings: StreamerSettings, plant: Plant, other_broker: EmbeddedBroker
+) -> None:
+    elsewhere = KafkaConfig(bootstrap_servers=other_broker.bootstrap_servers, request_timeout_ms=1000)
+    topic = {settings.topics.dead_letters: TopicSpec(1)}
+    ensure_topics(elsewhere, topic)
+    log = [plant.reading("A", 0), plant.raw("A", b"poison", 1), plant.reading("A", 1)]
+    with member(settings, dead_letters=elsewhere) as one:
+        one.run_until(one.assigned)
+        one.producer.send(settings.topics.dead_letters, b"the client knows the broker")
+        one.producer.flush()
+        other_broker.kill()
+        plant.feed(log)
+        one.run_until(lambda: one.health.why_not_ready() is not None)
+        assert one.num_consumed() == 0
+        assert contents(one.client, settings)["casts"] == {}
+        assert all(one.consumer.committed(source) is None for source in one.consumer.assignment())
+        other_broker.start()
+        ensure_topics(elsewhere, topic)
+        one.consume(len(log))
+        assert one.health.why_not_ready() is None
+        assert contents(one.client, settings)["casts"]["{A}"]["n:placed"] == b"2"
+    moved = settings.model_copy(update={"kafka": elsewhere})
+    assert {record.value for record in dead_letters(moved, 1)} == {b"poison"}
+
+
+class ShorteningConsumer(GroupConsumer):
+    """Says what Apache Kafka says of an offset behind the end of a log; the embedded broker says nothing."""
+
+    shortened = False
+
+    def poll(self) -> list[Record]:
+        if self.shortened:
+            self.shortened = False  # from now on it is paused
+            raise OffsetGoneError("Kafka: offset 1 is out of range")
+        return super().poll()
+
+
+class ShortenedMember(Member):
+    consumer_class = ShorteningConsumer
+
+
+def test_a_topic_made_anew_is_refused(settings: StreamerSettings, plant: Plant) -> None:
+    plant.feed([plant.reading("A", 0)])
+    one = ShortenedMember(settings)
+    try:
+        one.consume(1)
+        assert isinstance(one.consumer, ShorteningConsumer)
+        one.consumer.shortened = True
+        with pytest.raises(RefusedError, match=r"out of range.*made anew"):
+            one.run_until(lambda: False)
+    finally:
+        one.close()
