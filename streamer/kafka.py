@@ -163,24 +163,40 @@ def _create_topic(admin: Any, name: str, spec: TopicSpec) -> None:
 
 
 class Producer:
-    """Sends records, compressed and idempotent. `send` only queues: nothing is safe before `flush`."""
+    """Sends records, compressed and idempotent. `send` only queues: nothing is safe before `flush`.
+
+    After a failure the client is made anew: an idempotent one is beyond mending once a broker came back without
+    its memory.
+    """
 
     def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
         self._servers = config.bootstrap_servers
         self._flush_timeout_s = 3 * config.request_timeout_ms / 1000
         self._pending: list[Any] = []
+        self._client: Any = None
         with map_kafka_errors("connecting a producer", self._servers):
-            self._producer = KafkaProducer(
-                **_client_options(config),
+            self._connect()
+
+    def _connect(self) -> Any:
+        if self._client is None:
+            self._client = KafkaProducer(
+                **_client_options(self._config),
                 metrics_enabled=False,
                 compression_type="zstd",
                 linger_ms=20,
                 # Small batches cost every consumer: 10 records a batch are 3 to 8 times slower than 500.
                 batch_size=256 * 1024,
                 max_request_size=MAX_REQUEST_BYTES,
-                max_block_ms=config.request_timeout_ms,
-                delivery_timeout_ms=3 * config.request_timeout_ms,
+                max_block_ms=self._config.request_timeout_ms,
+                delivery_timeout_ms=3 * self._config.request_timeout_ms,
             )
+        return self._client
+
+    def _give_up_client(self) -> None:
+        client, self._client, self._pending = self._client, None, []
+        if client is not None:
+            client.close(timeout=1)
 
     def send(
         self,
@@ -198,10 +214,11 @@ class Producer:
         """
         try:
             with map_kafka_errors(f"sending to {topic}", self._servers):
-                self._pending.append(self._producer.send(topic, value, key=key, headers=list(headers)))
+                self._pending.append(self._connect().send(topic, value, key=key, headers=list(headers)))
         except BrokerUnavailableError as exc:
             if isinstance(exc.__cause__, kafka.errors.MessageSizeTooLargeError):
                 raise RecordError("too_large", str(exc.__cause__)) from exc
+            self._give_up_client()
             raise
 
     def flush(self) -> None:
@@ -211,11 +228,15 @@ class Producer:
             BrokerUnavailableError: At least one record was not; which of them arrived is unknown.
         """
         pending, self._pending = self._pending, []
-        with map_kafka_errors("flushing records", self._servers):
-            self._producer.flush(timeout=self._flush_timeout_s)
-            failed = next((future.exception for future in pending if future.exception), None)
-            if failed:
-                raise failed
+        try:
+            with map_kafka_errors("flushing records", self._servers):
+                self._connect().flush(timeout=self._flush_timeout_s)
+                failed = next((future.exception for future in pending if future.exception), None)
+                if failed:
+                    raise failed
+        except BrokerUnavailableError:
+            self._give_up_client()
+            raise
 
     def num_unflushed(self) -> int:
         """Records queued since the last flush."""
@@ -223,7 +244,8 @@ class Producer:
 
     def close(self) -> None:
         """Ends the client; queued records that were not flushed are lost."""
-        self._producer.close(timeout=2)
+        if self._client is not None:
+            self._client.close(timeout=2)
 
     def __enter__(self) -> Self:
         return self
