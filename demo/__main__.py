@@ -29,9 +29,10 @@ from trainer.release.events import EVENT_PREFIX
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "demo"
 TICK_S = 0.25
-# Casts of the simulated plant: three cycles' worth; the demo ends with the second promoted model.
-NUM_CASTS = 900
-REGIME_CHANGE = 0.33
+# Casts of the simulated plant: four cycles' worth; the demo ends with the second promoted model.
+NUM_CASTS = 1060
+# Right after the first cycle: its gate sees one regime, the second cycle's gate the other.
+REGIME_CHANGE = 0.25
 SIMULATION_SPEED = 1200
 HOLD_BACK = 0.2
 NUM_MODELS = 2

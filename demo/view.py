@@ -63,14 +63,17 @@ class View(AbstractContextManager["View"]):
             f"models {len(self._story.models)}, subscriber scored {sum(self._story.scored.values()):,}"
         )
 
+    def _trainer_line(self) -> str:
+        if self._story.training is not None:
+            return _training_line(self._story.training)
+        return self._story.waiting or "waits for new labelled windows"
+
     def _page(self) -> RenderableType:
         facts = Table.grid(padding=(0, 2))
-        status, training = self._story.status, self._story.training
+        status = self._story.status
         for name in ("readings", "casts", "sealed_windows", "labelled_windows", "defective_windows"):
             facts.add_row(name.replace("_", " "), f"{status.get(name, 0):,}")
-        facts.add_row(
-            "training", _training_line(training) if training else (self._story.waiting or "waiting")
-        )
+        facts.add_row("training", self._trainer_line())
         versions = ", ".join(f"version {version}: {n:,} windows" for version, n in self._story.scored.items())
         facts.add_row("subscriber", versions or "waits for its first model")
         return Group(Panel(facts, title="castloop demo", title_align="left"), Text("\n".join(self._lines)))
