@@ -26,7 +26,7 @@ from streamer.dead_letters import DeadLetters
 from streamer.http import Health
 from streamer.kafka import GroupConsumer, Producer, Record, TopicReader
 from streamer.metrics import StreamerMetrics
-from streamer.service import StreamerService
+from streamer.service import CHECK_INTERVAL_S, StreamerService
 from streamer.store.casts import CastStore, decode_labels
 from streamer.store.connection import Client, connect
 from streamer.store.index import WindowIndex
@@ -195,10 +195,17 @@ class Member:
 
     def let_time_pass(self, seconds: float) -> None:
         """Moves the clock on while nothing arrives, and lets the loop see it."""
-        for _ in range(5):
-            self.service.run_once()
+        self.skew_s += CHECK_INTERVAL_S  # a Redis that was restarted is noticed now, not in between
+        self.turn(2)
+        self.run_until(lambda: self.health.why_not_ready() is None and bool(self.service._readings))
+        self.turn(3)
         self.skew_s += seconds
-        self.service.run_once()
+        self.turn(1)
+
+    def turn(self, times: int) -> None:
+        """Turns the loop so often, outages included."""
+        turns = iter([False] * times + [True])
+        self.service.run(lambda: next(turns))
 
     def close(self) -> None:
         self.consumer.close()

@@ -221,23 +221,16 @@ def test_two_members_share_the_partitions_and_hand_them_over(
         with member(shared) as second:
             # Both poll until the group has settled: each of them holds something.
             while not (second.assigned() and 0 < len(first.consumer.assignment()) < 4):
-                first.run_until(lambda: True)
-                first.service.run_once()
-                second.service.run_once()
+                first.turn(1)
+                second.turn(1)
             plant.feed(log[half:])
             while first.num_consumed() < len(log):
                 for each in (first, second):
-                    turn(each)
+                    each.turn(1)
         result = contents(first.client, shared)
     with member(with_namespace(settings, "alone")) as alone:
         alone.consume(len(log))
         assert contents(alone.client, alone.settings) == result
-
-
-def turn(one: Member) -> None:
-    """One turn, an outage of the rebalance included."""
-    turns = iter((False, True))
-    one.service.run(lambda: next(turns))
 
 
 def test_an_emptied_namespace_is_refused_until_told_to_reset(

@@ -1,0 +1,99 @@
+"""Redis goes away in the middle, with and without what it had acknowledged: nothing is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamer_harness import Member, Plant, contents, make_settings, member, reader
+
+from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
+from streamer.embedded import EmbeddedRedis
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(kafka: KafkaConfig, server: EmbeddedRedis, unique: str) -> StreamerSettings:
+    return make_settings(kafka, RedisConfig(url=server.url, namespace="n", timeout_s=1), unique)
+
+
+@pytest.fixture
+def one(settings: StreamerSettings) -> Iterator[Member]:
+    with member(settings) as one:
+        one.run_until(one.assigned)
+        yield one
+
+
+def expect_cast(one: Member, num_steps: int) -> None:
+    held = contents(one.client, one.settings)
+    assert held["casts"]["{A}"]["n:placed"] == b"%d" % num_steps
+    assert held["casts"]["{A}"]["n:late"] is None
+    windows = reader(one.client, one.settings)
+    assert len(windows.sealed()) == len(windows.labelled()) == num_steps // 5
+    values = [x_TF[:, 0].tolist() for x_TF in windows.rows(windows.sealed())]
+    assert [value for window in values for value in window] == list(range(num_steps))
+
+
+def test_a_dead_redis_pauses_the_stream_and_loses_nothing(
+    one: Member, server: EmbeddedRedis, settings: StreamerSettings
+) -> None:
+    plant = Plant(settings)
+    plant.feed([*(plant.reading("A", step) for step in range(7)), plant.label("A", False, 5)])
+    one.consume(8)
+    server.kill()
+    # A quiet member notices as well.
+    one.run_until(lambda: one.health.why_not_ready() is not None)
+    plant.feed([*(plant.reading("A", step) for step in range(7, 15)), plant.end("A", 14)])
+    died = time.monotonic()
+    one.run_until(lambda: time.monotonic() > died + 1)
+    assert one.health.why_not_live() is None
+    assert len(one.consumer.assignment()) == 4
+    assert one.metrics.registry.get_sample_value("casting_streamer_outages_total", {"server": "redis"}) == 1
+    server.start()
+    one.consume(17)
+    one.let_time_pass(4)
+    assert one.health.why_not_ready() is None
+    expect_cast(one, 15)
+
+
+@pytest.mark.parametrize("quiet", [False, True], ids=["records follow", "nothing follows"])
+def test_what_redis_lost_in_a_power_cut_is_read_again(
+    one: Member, server: EmbeddedRedis, settings: StreamerSettings, quiet: bool
+) -> None:
+    plant = Plant(settings)
+    one.client.config_set("appendfsync", "always")  # so that the size of its file says what it holds
+    plant.feed(plant.reading("A", step) for step in range(7))
+    one.consume(7)
+    kept = sizes(server)
+    plant.feed(
+        [
+            *(plant.reading("A", step) for step in range(7, 15)),
+            plant.end("A", 14),
+            plant.label("A", False, 15),
+        ]
+    )
+    one.consume(17)
+    # Acknowledged, committed to Kafka, and gone: the end of the append-only file never reached the disk.
+    server.kill()
+    for file, size in kept.items():
+        with file.open("r+b") as cut:
+            cut.truncate(size)
+    server.start()
+    assert one.num_consumed() == 7
+    if not quiet:
+        plant.feed([plant.reading("B", 0), plant.reading("B", 1)])
+    one.consume(17 if quiet else 19)
+    one.let_time_pass(4)
+    expect_cast(one, 15)
+
+
+def sizes(server: EmbeddedRedis) -> dict[Path, int]:
+    """Bytes of the files that grow with each write."""
+    return {file: file.stat().st_size for file in server._folder.rglob("*.incr.aof")}
