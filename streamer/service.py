@@ -223,6 +223,9 @@ class StreamerService:
         if self._reset and partition not in self._was_reset:
             return beginning
         if position is None and committed is not None:
+            if self._positions.load_all():
+                # Redis knows its other partitions: a power cut took the first writes of this one.
+                return beginning
             raise RefusedError(
                 f"{partition}: the group {self._settings.consumer.group_id} has read up to offset {committed}, "
                 f"but namespace {self._settings.redis.namespace} knows nothing of it; it was emptied, or it is "

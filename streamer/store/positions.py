@@ -54,11 +54,14 @@ class PositionStore:
 
     def load(self, partition: Partition) -> Position | None:
         """The position of a partition, None if it was never written."""
-        with map_redis_errors("loading a position"):
-            fields = self._client.hgetall(self._keys.position(partition))
-        position = _position({text(name): int(value) for name, value in fields.items()})
+        position = self._read(partition)
         self._known[partition] = position.offset if position else -1
         return position
+
+    def _read(self, partition: Partition) -> Position | None:
+        with map_redis_errors("loading a position"):
+            fields = self._client.hgetall(self._keys.position(partition))
+        return _position({text(name): int(value) for name, value in fields.items()})
 
     def load_all(self) -> dict[Partition, Position]:
         """All positions of the namespace."""
@@ -67,7 +70,7 @@ class PositionStore:
             for key in self._client.scan_iter(self._keys.positions):
                 topic, _, number = text(key).rsplit(":", 1)[-1].rpartition("/")
                 partition = Partition(topic, int(number))
-                if position := self.load(partition):
+                if position := self._read(partition):
                     positions[partition] = position
         return positions
 
