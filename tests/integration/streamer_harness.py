@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -127,6 +128,28 @@ class Plant:
                     headers.append(("sent-at", str(ms(sent.at)).encode()))
                 producer.send(sent.topic, sent.value, key=sent.cast_id.encode(), headers=headers)
             producer.flush()
+
+
+def story(plant: Plant, num_casts: int = 6, num_steps: int = 23) -> list[Sent]:
+    """Casts side by side: late, missing and repeated readings, poison, labels before, after and changed."""
+    dice = random.Random(7)
+    log: list[Sent] = []
+    for k in range(num_casts):
+        cast_id, begin = f"S{k}", 10 * k
+        log.append(plant.label(cast_id, k % 2 == 0, begin + dice.randrange(-5, 40)))
+        for step in range(begin, begin + num_steps):
+            if dice.random() < 0.1:
+                continue
+            delay = dice.choice([0, 0, 0, 1, 2, 9])
+            log.append(plant.reading(cast_id, step, at=step + delay))
+            if dice.random() < 0.1:
+                log.append(plant.reading(cast_id, step + 0.2, at=step + delay))
+            if dice.random() < 0.03:
+                log.append(plant.raw(cast_id, b"poison", step))
+        log.append(plant.end(cast_id, begin + num_steps - 1))
+        log.append(plant.label(cast_id, True, begin + 60, from_ts=ms(begin + 6), to_ts=ms(begin + 7)))
+    log.sort(key=lambda sent: sent.at or 0)
+    return [*log, *plant.time_passes(500)]
 
 
 def ms(seconds: float) -> int:

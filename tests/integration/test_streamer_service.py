@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
@@ -22,6 +21,7 @@ from streamer_harness import (
     ms,
     origins,
     reader,
+    story,
 )
 
 from streamer.app import have_topics
@@ -123,28 +123,6 @@ def test_a_record_that_cannot_be_used_goes_aside_and_the_good_ones_go_on(
         assert headers["__connect.errors.stage"] in {b"decode", b"validate", b"place"}
         if letter.value in bad:
             assert headers["trace"] == b"t1"
-
-
-def story(plant: Plant, num_casts: int = 6, num_steps: int = 23) -> list[Sent]:
-    """Casts side by side: late, missing and repeated readings, poison, labels before, after and changed."""
-    dice = random.Random(7)
-    log: list[Sent] = []
-    for k in range(num_casts):
-        cast_id, begin = f"S{k}", 10 * k
-        log.append(plant.label(cast_id, k % 2 == 0, begin + dice.randrange(-5, 40)))
-        for step in range(begin, begin + num_steps):
-            if dice.random() < 0.1:
-                continue
-            delay = dice.choice([0, 0, 0, 1, 2, 9])
-            log.append(plant.reading(cast_id, step, at=step + delay))
-            if dice.random() < 0.1:
-                log.append(plant.reading(cast_id, step + 0.2, at=step + delay))
-            if dice.random() < 0.03:
-                log.append(plant.raw(cast_id, b"poison", step))
-        log.append(plant.end(cast_id, begin + num_steps - 1))
-        log.append(plant.label(cast_id, True, begin + 60, from_ts=ms(begin + 6), to_ts=ms(begin + 7)))
-    log.sort(key=lambda sent: sent.at or 0)
-    return [*log, *plant.time_passes(500)]
 
 
 class Stumbling(StreamerService):
