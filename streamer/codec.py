@@ -103,7 +103,7 @@ class Codec:
             ts=_time(fields, "ts"),
             period_ms=0,
             rows=(row,),
-            unknown_fields=sum(name not in self._known for name in fields),
+            unknown_fields=len(fields.keys() - self._known),
         )
 
     def _chunk(self, fields: dict[str, Any]) -> Reading:
@@ -118,7 +118,7 @@ class Codec:
             ts=_time(fields, "ts"),
             period_ms=period_ms,
             rows=[self._row(row) for row in values],
-            unknown_fields=sum(name not in _CHUNK_FIELDS for name in fields),
+            unknown_fields=len(fields.keys() - _CHUNK_FIELDS),
         )
 
     def _row(self, values: Any) -> tuple[float, ...]:

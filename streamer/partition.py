@@ -106,15 +106,15 @@ class ReadingsPartition:
         for k, outcome in enumerate(outcomes):
             if outcome in _WRITES:
                 state.dirty_steps.add(self.grid.step(reading.ts + k * reading.period_ms))
-        counts = count(outcomes)
-        state.counts.update(counts)
-        self.outcomes.update(counts)
+        for name, number in count(outcomes).items():
+            state.counts[name] += number
+            self.outcomes[name] += number
         self.num_unknown_fields += reading.unknown_fields
         if new:
             self._schedule(state)
-        late = all(outcome is Outcome.LATE for outcome in outcomes)
-        state.counts["late_records" if late else "readings"] += 1
-        return "late" if Outcome.LATE in outcomes else "applied"
+        num_late = outcomes.count(Outcome.LATE)
+        state.counts["late_records" if num_late == len(outcomes) else "readings"] += 1
+        return "late" if num_late else "applied"
 
     def close_due(self) -> None:
         """Ends the casts whose time is over by the log clock."""

@@ -143,7 +143,7 @@ class CastTimeline:
             ts += reading.period_ms
         newest = ts - reading.period_ms
         self.seen_at = max(self.seen_at or 0, log_time_ms)
-        if any(outcome is not Outcome.LATE for outcome in outcomes):
+        if outcomes.count(Outcome.LATE) < len(outcomes):
             self.newest_ts = newest if self.newest_ts is None else max(self.newest_ts, newest)
             self._seal_up_to(grid.step(self.newest_ts - bounds.allowed_ms))
         return outcomes
