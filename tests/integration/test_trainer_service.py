@@ -176,7 +176,7 @@ def test_a_broker_that_is_away_is_said_once_and_gets_the_decision_with_the_same_
             time.sleep(0.05)
         time.sleep(4)  # long enough for a second try to fail
         assert alone.count("waiting") == 1
-        assert alone.end(signal.SIGKILL) == -9
+        assert alone.end(signal.SIGTERM) == 143
         registry = Registry(config.registry)
         waiting = registry.outbox()
         assert [event.kind for event in waiting] == ["trained", "promoted"]
