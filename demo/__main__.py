@@ -7,7 +7,6 @@ configuration, 130 and 143 after a signal.
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from demo.view import View, make_console, print_report
 from streamer.errors import BrokerUnavailableError, ConfigError, UnavailableError
 from streamer.kafka import TopicReader
 from streamer.plant.recording import Recording
+from streamer.process import StoppedError, StopRequest
 from streamer.process import main as run_command_line
 from trainer.release.cloudevent import from_record
 from trainer.release.events import EVENT_PREFIX
@@ -46,9 +46,17 @@ class Demo:
     """One run."""
 
     def __init__(
-        self, stage: Stage, story: Story, view: View, recording: Recording | None, replay_s: float
+        self,
+        stage: Stage,
+        story: Story,
+        view: View,
+        *,
+        recording: Recording | None,
+        replay_s: float,
+        stop: StopRequest,
     ) -> None:
         self._stage = stage
+        self._stop = stop
         self._replay_s = replay_s
         self._story = story
         self._view = view
@@ -64,6 +72,7 @@ class Demo:
 
         Raises:
             DemoFailedError: A child ended, or the time was over.
+            StoppedError: A signal asked for the end.
         """
         stage, configs = self._stage, self._stage.configs
         self._view.say(f"Kafka at {stage.kafka.bootstrap_servers}, Redis at {stage.settings.redis.url}")
@@ -104,8 +113,9 @@ class Demo:
 
     def _tick(self) -> bool:
         """Takes in what happened; whether anything did that a later cycle could come from."""
+        if self._stop.wait(TICK_S):
+            raise StoppedError("stopped")
         self._stage.check(may_end="feeder")
-        time.sleep(TICK_S)
         activity = False
         while not self._stage.events.empty():
             event = self._stage.events.get()
@@ -183,22 +193,34 @@ def demo(
     timeout_s: Annotated[float, typer.Option(min=10, help="The demo gives up after so long.")] = 900.0,
 ) -> int:
     """Runs streamer, trainer, a plant and a subscriber on servers of its own until two models were promoted."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    # Noted, not raised: an exception in the middle of starting a child would leave it to itself.
+    stop = StopRequest()
+    stop.install()
     source = Recording.open(recording) if recording else None
     console, story, started = make_console(), Story(), time.monotonic()
-    with View(story, console) as view, Stage(config) as stage:
-        if source is not None and source.sensors != stage.settings.data.sensor_names:
-            raise ConfigError(
-                f"{recording}: its sensors are {', '.join(source.sensors)}; {config / 'streamer.yaml'} has "
-                f"{', '.join(stage.settings.data.sensor_names)}: name a fitting folder with CONFIG="
-            )
-        complete = Demo(stage, story, view, source, replay_s).run(started + timeout_s)
+    try:
+        with View(story, console) as view, Stage(config) as stage:
+            if source is not None:
+                _require_fit(source, stage, config)
+            run = Demo(stage, story, view, recording=source, replay_s=replay_s, stop=stop)
+            complete = run.run(started + timeout_s)
+    except StoppedError:
+        return stop.exit_code()
     print_report(story, console, time.monotonic() - started)
     if json_file:
         json_file.write_text(json.dumps(story.report(), indent=2) + "\n", encoding="utf-8")
     if not complete:
         _list_refusals(story)
     return 0 if complete else 1
+
+
+def _require_fit(recording: Recording, stage: Stage, config: Path) -> None:
+    if recording.sensors != stage.settings.data.sensor_names:
+        raise ConfigError(
+            f"{recording.directory}: its sensors are {', '.join(recording.sensors)}; "
+            f"{config / 'streamer.yaml'} has {', '.join(stage.settings.data.sensor_names)}: "
+            "name a fitting folder with CONFIG="
+        )
 
 
 def _list_refusals(story: Story) -> None:
@@ -208,10 +230,6 @@ def _list_refusals(story: Story) -> None:
             typer.echo(f"  refused on {cycle['windows']} windows: {'; '.join(cycle['reasons'])}", err=True)
     if story.waiting:
         typer.echo(f"  the trainer waits: {story.waiting}", err=True)
-
-
-def _on_sigterm(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

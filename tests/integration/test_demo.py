@@ -88,7 +88,11 @@ def all_started(pid: int) -> bool:
 
 
 def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # an orphan that is dead may wait for init to take note
 
 
 def assert_nothing_left(tmp_path: Path, pids: dict[int, str]) -> None:
