@@ -18,9 +18,10 @@ import numpy.typing as npt
 import structlog
 import torch
 
-from streamer.errors import CastingError
+from streamer.errors import CastingError, ConfigError
+from streamer.kafka import MAX_REQUEST_BYTES
 from trainer.config import DatasetConfig, TrainerSettings
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, LabelledWindows
 from trainer.data.split import Split, require_classes, split_by_time
 from trainer.journal import CurrentCycle
 from trainer.learn.config import ModelSettings
@@ -37,6 +38,9 @@ from trainer.release.scorer import Scorer
 from trainer.triggers import Trigger
 
 log = structlog.get_logger()
+
+# Refused before hours of training, not after: the model file is one record, with a manifest and headers.
+MAX_MODEL_BYTES = MAX_REQUEST_BYTES - 1024 * 1024
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -96,8 +100,8 @@ class CycleRunner:
         self._should_stop = should_stop
         self._now = now
 
-    def check(self, dataset: Dataset, config: DatasetConfig) -> Split:
-        """Splits a data set and checks that a training on it could be decided.
+    def check(self, dataset: LabelledWindows, config: DatasetConfig) -> Split:
+        """Splits windows and checks that a training on it could be decided.
 
         Raises:
             NotEnoughDataError: The message says what is missing.
@@ -205,6 +209,7 @@ class CycleRunner:
         architecture = self._model_settings.architecture
         seed = self._model_settings.training.seed
         model = build_model(architecture, len(dataset.manifest.data.sensors), seed)
+        _require_record_size(model)
         if champion is None:
             return model, None
         if champion.manifest.architecture != architecture.model_dump(mode="json"):
@@ -295,6 +300,15 @@ class CycleRunner:
     def _score(self, artifact: Artifact, dataset: Dataset, split: Split) -> Probabilities:
         scorer = Scorer(artifact, num_threads=self._model_settings.training.num_threads)
         return scorer.score(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
+
+
+def _require_record_size(model: SteelDefectLSTM) -> None:
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if size > MAX_MODEL_BYTES:
+        raise ConfigError(
+            f"architecture: a model of {size:,} bytes does not fit into one record of {MAX_MODEL_BYTES:,} bytes; "
+            "lower hidden_size or num_layers"
+        )
 
 
 def _cycle_of(event: ModelEvent) -> tuple[int | None, str | None]:

@@ -13,7 +13,7 @@ from streamer.process import StopRequest
 from streamer.store.reading import WindowReader
 from trainer.config import TrainerSettings
 from trainer.cycle import CycleResult, CycleRunner, CycleStoppedError
-from trainer.data.dataset import Dataset, freeze, keep, load
+from trainer.data.dataset import Dataset, Selection, freeze, keep, load
 from trainer.errors import (
     CheckpointError,
     DatasetChangedError,
@@ -171,14 +171,16 @@ class TrainerDaemon:
                 log.info("going on", cycle=current.number)
                 return current, dataset
         config = self._settings.dataset
-        dataset = freeze(reader, config.max_windows)
-        try:
-            self._runner.check(dataset, config)
-        except NotEnoughDataError:
-            self._tried_arrival = dataset.manifest.arrival
-            raise
+        dataset = freeze(reader, config.max_windows, self._check)
         keep(reader, dataset.manifest)
         return self._journal.begin(trigger, dataset.manifest, config, self._now()), dataset
+
+    def _check(self, selection: Selection) -> None:
+        try:
+            self._runner.check(selection, self._settings.dataset)
+        except NotEnoughDataError:
+            self._tried_arrival = selection.arrival
+            raise
 
     def _give_up(self, reason: str) -> None:
         """Ends the cycle in progress without a model; its windows are news for the next one."""

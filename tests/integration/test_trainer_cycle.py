@@ -11,6 +11,7 @@ from plants import DATA, Plant, casts
 from trainers import MODEL, Life, life, settings
 
 from streamer.config import KafkaConfig, RedisConfig, SensorConfig
+from streamer.errors import ConfigError
 from streamer.kafka import ensure_topics
 from streamer.schema import Label
 from trainer.config import TrainerSettings
@@ -147,6 +148,18 @@ def test_another_architecture_starts_from_scratch_and_is_held_against_the_champi
         assert (result.parent, result.decision) == (None, "refused")
         assert result.champion_scores is not None
         assert trainer.registry.champion_version() == 1
+
+
+def test_a_model_too_large_for_one_record_is_refused_before_the_training(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    large = MODEL.architecture.model_copy(update={"hidden_size": 512, "num_layers": 4})
+    plant.write(casts(range(60)))
+    with (
+        life(plant, config, MODEL.model_copy(update={"architecture": large})) as trainer,
+        pytest.raises(ConfigError, match="does not fit into one record.*lower hidden_size"),
+    ):
+        cycle(trainer, plant)
 
 
 def test_a_champion_with_other_sensors_is_replaced_as_if_there_were_none(

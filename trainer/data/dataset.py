@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,34 +46,71 @@ class DatasetManifest(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dataset:
-    """A frozen data set in memory.
+class LabelledWindows:
+    """What is known of windows without their rows; enough to split them.
 
     Attributes:
-        x_NTF: Raw values, NaN = missing; short windows are padded at their end.
-        mask_NT: Steps at which a sensor said something.
         y_N: True = defective.
         casts: Cast of each window.
         groups: Group of each window.
         end_N: End of each window on the step grid.
     """
 
-    manifest: DatasetManifest
-    x_NTF: FloatArray
-    mask_NT: npt.NDArray[np.bool_]
     y_N: npt.NDArray[np.bool_]
     casts: tuple[str, ...]
     groups: tuple[str, ...]
     end_N: npt.NDArray[np.int64]
 
 
-def freeze(reader: WindowReader, max_windows: int) -> Dataset:
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection(LabelledWindows):
+    """The windows that a data set would have now.
+
+    Attributes:
+        arrival: Number of the newest label decision.
+        windows: (cast, start, length, defective), sorted.
+        facts: By cast.
+    """
+
+    arrival: int
+    windows: tuple[tuple[str, int, int, bool], ...]
+    facts: dict[str, CastFacts]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset(LabelledWindows):
+    """A frozen data set in memory.
+
+    Attributes:
+        x_NTF: Raw values, NaN = missing; short windows are padded at their end.
+        mask_NT: Steps at which a sensor said something.
+    """
+
+    manifest: DatasetManifest
+    x_NTF: FloatArray
+    mask_NT: npt.NDArray[np.bool_]
+
+
+def freeze(
+    reader: WindowReader, max_windows: int, check: Callable[[Selection], object] | None = None
+) -> Dataset:
     """Freezes the newest labelled windows of a namespace; `keep` the manifest if it is trained on.
+
+    Args:
+        check: Asked before any row is read; what it raises ends the call.
 
     Raises:
         NotEnoughDataError: No window is labelled yet.
         StoreUnavailableError: Redis does not answer.
     """
+    selection = _select(reader, max_windows)
+    if check:
+        check(selection)
+    x_NTF, mask_NT = load_windows(reader, [Address(*window[:3]) for window in selection.windows])
+    return _dataset(_manifest(reader, selection, x_NTF), x_NTF, mask_NT)
+
+
+def _select(reader: WindowReader, max_windows: int) -> Selection:
     # Read first: a label that comes in between is then counted as news for the next cycle.
     arrival = reader.last_arrival()
     labelled = reader.labelled()
@@ -82,9 +119,8 @@ def freeze(reader: WindowReader, max_windows: int) -> Dataset:
     newest = sorted(labelled, key=lambda window: (window[0].end, window[0]))[-max_windows:]
     windows = tuple((a.cast_id, a.start, a.length, defective) for a, defective in sorted(newest))
     facts = reader.casts(sorted({window[0] for window in windows}))
-    x_NTF, mask_NT = load_windows(reader, [Address(*window[:3]) for window in windows])
-    manifest = _manifest(reader, arrival, windows, facts, x_NTF)
-    return _dataset(manifest, x_NTF, mask_NT)
+    groups = {cast_id: fact.group for cast_id, fact in facts.items()}
+    return Selection(*_columns(windows, groups), arrival=arrival, windows=windows, facts=facts)
 
 
 def keep(reader: WindowReader, manifest: DatasetManifest) -> None:
@@ -134,37 +170,36 @@ def load_windows(
     return x_NTF, mask_NT
 
 
-def _dataset(manifest: DatasetManifest, x_NTF: FloatArray, mask_NT: npt.NDArray[np.bool_]) -> Dataset:
-    casts = tuple(window[0] for window in manifest.windows)
-    return Dataset(
-        manifest=manifest,
-        x_NTF=x_NTF,
-        mask_NT=mask_NT,
-        y_N=np.array([window[3] for window in manifest.windows], dtype=np.bool_),
-        casts=casts,
-        groups=tuple(manifest.casts[cast][0] for cast in casts),
-        end_N=np.array([start + length for _, start, length, _ in manifest.windows], dtype=np.int64),
+def _columns(
+    windows: Sequence[tuple[str, int, int, bool]], groups: Mapping[str, str]
+) -> tuple[npt.NDArray[np.bool_], tuple[str, ...], tuple[str, ...], npt.NDArray[np.int64]]:
+    """The fields of `LabelledWindows`, in their order."""
+    casts = tuple(window[0] for window in windows)
+    return (
+        np.array([window[3] for window in windows], dtype=np.bool_),
+        casts,
+        tuple(groups[cast] for cast in casts),
+        np.array([start + length for _, start, length, _ in windows], dtype=np.int64),
     )
 
 
-def _manifest(
-    reader: WindowReader,
-    arrival: int,
-    windows: tuple[tuple[str, int, int, bool], ...],
-    facts: dict[str, CastFacts],
-    x_NTF: FloatArray,
-) -> DatasetManifest:
+def _dataset(manifest: DatasetManifest, x_NTF: FloatArray, mask_NT: npt.NDArray[np.bool_]) -> Dataset:
+    groups = {cast_id: group for cast_id, (group, _) in manifest.casts.items()}
+    return Dataset(*_columns(manifest.windows, groups), manifest=manifest, x_NTF=x_NTF, mask_NT=mask_NT)
+
+
+def _manifest(reader: WindowReader, selection: Selection, x_NTF: FloatArray) -> DatasetManifest:
     content: dict[str, Any] = {
         "namespace": reader.namespace,
         "data": reader.data.model_dump(mode="json"),
         "spec": reader.spec.model_dump(mode="json"),
-        "windows": windows,
-        "casts": {cast_id: (fact.group, fact.label_revision) for cast_id, fact in facts.items()},
-        "content_sha256": _content_digest(x_NTF, windows),
+        "windows": selection.windows,
+        "casts": {cast_id: (fact.group, fact.label_revision) for cast_id, fact in selection.facts.items()},
+        "content_sha256": _content_digest(x_NTF, selection.windows),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     dataset_id = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return DatasetManifest.model_validate({"id": dataset_id, "arrival": arrival, **content})
+    return DatasetManifest.model_validate({"id": dataset_id, "arrival": selection.arrival, **content})
 
 
 def _content_digest(x_NTF: FloatArray, windows: Sequence[tuple[str, int, int, bool]]) -> str:
