@@ -193,9 +193,9 @@ def test_a_broker_that_is_not_there_is_waited_for_and_told_of_once(
         process.wait_for(lambda: process.get("readyz")[0] == 200)
         Plant(settings).feed(Plant(settings).reading("A", step) for step in range(3))
         process.wait_for(lambda: num_consumed(settings) == 3)
+        process.wait_for(lambda: 'records_total{kind="applied"} 3.0' in process.get("metrics")[1])
         status, metrics = process.get("metrics")
         assert status == 200
-        assert 'casting_streamer_records_total{kind="applied"} 3.0' in metrics
         assert "casting_streamer_ready 1.0" in metrics
         assert process.end() == 143
     assert len(process.events("recovered")) == 1

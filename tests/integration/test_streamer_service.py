@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import random
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -26,9 +29,10 @@ from streamer_harness import (
 
 from streamer.app import have_topics
 from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
+from streamer.dead_letters import DeadLetters
 from streamer.embedded import EmbeddedBroker
-from streamer.errors import FencedError, OffsetGoneError, RefusedError
-from streamer.kafka import GroupConsumer, Partition, Record, TopicSpec, ensure_topics
+from streamer.errors import FencedError, OffsetGoneError, RecordError, RefusedError
+from streamer.kafka import GroupConsumer, Partition, Producer, Record, TopicSpec, ensure_topics
 from streamer.schema import Label
 from streamer.service import BatchResult, StreamerService
 from streamer.store.index import IndexResult, WindowIndex
@@ -165,6 +169,23 @@ def stumble(where: str, busy: bool) -> None:
         raise FencedError(where)
 
 
+def test_a_value_as_large_as_brokers_take_is_cut_to_leave_room_for_the_reason(
+    settings: StreamerSettings,
+) -> None:
+    value = random.Random(1).randbytes(1_048_000)
+    record = Record(settings.topics.readings, 1, 9, 0, b"A", value, (("trace", b"t1"), ("empty", None)))
+    with Producer(settings.kafka) as producer:
+        letters = DeadLetters(producer, settings.topics.dead_letters)
+        letters.add(record, RecordError("bad_json", "x" * 5_000, stage="decode"))
+        letters.flush()
+    letter = dead_letters(settings, 1)[0]
+    headers = dict(letter.headers)
+    assert 990_000 < len(letter.value or b"") < 1_000_000
+    assert value.startswith(letter.value or b"")
+    assert headers["__connect.errors.value.bytes"] == b"1048000"
+    assert headers["__connect.errors.offset"] == b"9"
+
+
 def test_falling_over_between_any_two_steps_changes_nothing(settings: StreamerSettings, plant: Plant) -> None:
     log = story(plant)
     plant.feed(log)
@@ -187,6 +208,58 @@ def test_falling_over_between_any_two_steps_changes_nothing(settings: StreamerSe
     assert origins(dead_letters(settings, 2 * len(letters))) == origins(letters)
 
 
+class DyingIndex(WindowIndex):
+    """Dies once, when told to, after rows are written and before their windows are."""
+
+    dies = False
+
+    def update(self, cast_ids: Collection[str]) -> IndexResult:
+        if self.dies and cast_ids:
+            self.dies = False
+            raise FencedError("died")
+        return super().update(cast_ids)
+
+
+class DyingMember(Member):
+    index_class = DyingIndex
+
+
+def test_a_cast_that_ended_just_before_a_crash_is_indexed_at_the_next_assignment(
+    settings: StreamerSettings, plant: Plant
+) -> None:
+    log = [plant.label("A", True, 0), *(plant.reading("A", step) for step in range(10)), plant.end("A", 9)]
+    plant.feed(log)
+    one = DyingMember(settings)
+    try:
+        one.consume(len(log))
+        before = len(reader(one.client, settings).sealed())
+        index = one.service._index
+        assert isinstance(index, DyingIndex)
+        index.dies = True
+        plant.feed(plant.time_passes(20))
+        one.consume(len(log) + 16)
+        assert index.dies is False
+        windows = reader(one.client, settings)
+        assert before < 2
+        assert windows.labelled() == [(Address("A", T0, 5), True), (Address("A", T0 + 5, 5), True)]
+        assert b"A" not in contents(one.client, settings)["open"]
+    finally:
+        one.close()
+
+
+@contextmanager
+def running(one: Member) -> Iterator[None]:
+    """Its loop turns in a thread of its own."""
+    stop = threading.Event()
+    thread = threading.Thread(target=one.service.run, args=(stop.is_set,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_two_members_share_the_partitions_and_hand_them_over(
     settings: StreamerSettings, plant: Plant
 ) -> None:
@@ -196,15 +269,11 @@ def test_two_members_share_the_partitions_and_hand_them_over(
     plant.feed(log[:half])
     with member(shared) as first:
         first.consume(half)
-        with member(shared) as second:
-            # Both poll until the group has settled: each of them holds something.
-            while not (second.assigned() and 0 < len(first.consumer.assignment()) < 4):
-                first.turn(1)
-                second.turn(1)
+        with member(shared) as second, running(second):
+            # Until the group has settled: each of them holds something.
+            first.run_until(lambda: second.assigned() and 0 < len(first.consumer.assignment()) < 4)
             plant.feed(log[half:])
-            while first.num_consumed() < len(log):
-                for each in (first, second):
-                    each.turn(1)
+            first.consume(len(log))
         result = contents(first.client, shared)
     with member(with_namespace(settings, "alone")) as alone:
         alone.consume(len(log))
