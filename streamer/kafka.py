@@ -274,9 +274,11 @@ class _RebalanceNotes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka
         self._lock = threading.Lock()
         self._revoked: set[Partition] = set()
         self._assigned: set[Partition] = set()
+        self._changed = False
 
     def on_partitions_revoked(self, revoked: Any) -> None:
         with self._lock:
+            self._changed = self._changed or bool(revoked)
             gone = {Partition(*tp) for tp in revoked}
             self._revoked |= gone
             self._assigned -= gone
@@ -286,16 +288,17 @@ class _RebalanceNotes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka
 
     def on_partitions_assigned(self, assigned: Any) -> None:
         with self._lock:
+            self._changed = True  # also without a partition: the group has more members than partitions
             self._assigned |= {Partition(*tp) for tp in assigned}
         if assigned:
             self.consumer.pause(*assigned)
 
     def take(self) -> Rebalance | None:
         with self._lock:
-            if not (self._revoked or self._assigned):
+            if not self._changed:
                 return None
             rebalance = Rebalance(frozenset(self._revoked), frozenset(self._assigned))
-            self._revoked, self._assigned = set(), set()
+            self._revoked, self._assigned, self._changed = set(), set(), False
             return rebalance
 
 

@@ -170,6 +170,8 @@ class StreamerService:
         self._to_load |= rebalance.assigned
         self._metrics.rebalances.inc()
         log.info("assignment", revoked=_names(rebalance.revoked), assigned=_names(rebalance.assigned))
+        if not self._to_load and not self._num_failures:
+            self._health.ready()  # a member in reserve: there are fewer partitions than members
 
     def _check_redis(self) -> None:
         """Asks a quiet Redis whether it is there, and still the one that was loaded from."""
