@@ -162,6 +162,7 @@ class CycleRunner:
             gate=len(split.gate_N),
             fine_tuned_from=parent,
         )
+        self._warn_of_silent_sensors(dataset, split)
         trainer = LSTMTrainer(model, self._model_settings)
         result = trainer.train(
             self._loader(dataset, split.train_N, shuffle=True),
@@ -187,6 +188,19 @@ class CycleRunner:
             "dataset.json": dataset.manifest.model_dump_json().encode(),
         }
         self._registry.register(data, files=files, details=details)
+
+    def _warn_of_silent_sensors(self, dataset: Dataset, split: Split) -> None:
+        silent = [
+            name
+            for f, name in enumerate(dataset.manifest.data.sensor_names)
+            if np.isnan(dataset.x_NTF[split.train_N, :, f]).all()
+        ]
+        if silent:
+            log.warning(
+                "sensors never seen",
+                sensors=silent,
+                mend="the model ignores them; check their names in data.sensors against what the gateways send",
+            )
 
     def _champion_for(self, dataset: Dataset) -> Artifact | None:
         """The champion, if it can score these windows."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from plants import DATA, Plant, casts
+from structlog.testing import capture_logs
 from trainers import MODEL, Life, life, settings
 
 from streamer.config import KafkaConfig, RedisConfig, SensorConfig
@@ -160,6 +161,17 @@ def test_a_model_too_large_for_one_record_is_refused_before_the_training(
         pytest.raises(ConfigError, match=r"does not fit into one record.*lower hidden_size"),
     ):
         cycle(trainer, plant)
+
+
+def test_a_sensor_never_seen_is_named_and_the_model_does_without(plant: Plant, config: TrainerSettings) -> None:
+    silent = casts(range(60))
+    for cast in silent:
+        cast.x_TF[:, 1] = np.nan
+    plant.write(silent)
+    with life(plant, config) as trainer, capture_logs() as logs:
+        result = cycle(trainer, plant)
+    assert [line["sensors"] for line in logs if line["event"] == "sensors never seen"] == [["casting_speed"]]
+    assert result.decision == "promoted"
 
 
 def test_a_champion_with_other_sensors_is_replaced_as_if_there_were_none(
