@@ -31,5 +31,5 @@ def configure_logging(config: LoggingConfig) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    # The client logs each retry of a lost connection; the services say once what is down.
-    logging.getLogger("kafka").setLevel(logging.ERROR if config.level != "debug" else logging.INFO)
+    # The client logs each retry of a lost connection as an error; the services say once what is down.
+    logging.getLogger("kafka").setLevel(logging.INFO if config.level == "debug" else logging.CRITICAL)

@@ -7,6 +7,7 @@ twice is a fault.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -86,7 +87,11 @@ def load_settings(settings_cls: type[SettingsT], path: Path) -> SettingsT:
         faults += _not_json(settings_cls, str(exc))
     except ValidationError as exc:
         from_env = EnvSettingsSource(settings_cls)()
-        faults += [_fault(path, lines, from_env, error["loc"], error["msg"]) for error in exc.errors()]
+        for error in exc.errors():
+            message = error["msg"].removeprefix("Value error, ")
+            if error["type"] == "extra_forbidden":
+                message = _no_such_key(settings_cls, error["loc"])
+            faults.append(_fault(path, lines, from_env, error["loc"], message))
     if faults:
         raise ConfigError("\n".join(faults))
     return settings
@@ -109,7 +114,6 @@ def read_secret(path: Path) -> str:
 
 def _fault(path: Path, lines: dict[Loc, int], from_env: dict[str, Any], loc: Loc, message: str) -> str:
     key = ".".join(str(part) for part in loc)
-    message = message.removeprefix("Value error, ")
     if loc and _holds(from_env, loc):
         variable = ENV_PREFIX + "__".join(str(part).upper() for part in loc)
         return f"environment: {variable}: {message}"
@@ -117,6 +121,23 @@ def _fault(path: Path, lines: dict[Loc, int], from_env: dict[str, Any], loc: Loc
     while known and known not in lines:
         known = known[:-1]
     return f"{path}:{lines.get(known, 1)}: {key or 'file'}: {message}"
+
+
+def _no_such_key(settings_cls: type[BaseModel], loc: Loc) -> str:
+    """What to write instead of a key that its section does not have."""
+    section: Any = settings_cls
+    for part in loc[:-1]:
+        field = section.model_fields.get(part) if _is_model(section) else None
+        section = field.annotation if field else None
+    if not _is_model(section):
+        return "no such key"
+    near = difflib.get_close_matches(str(loc[-1]), section.model_fields, n=1)
+    known = f"did you mean {near[0]}?" if near else f"keys are {', '.join(section.model_fields)}"
+    return f"no such key; {known}"
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _not_json(settings_cls: type[Settings], message: str) -> list[str]:

@@ -163,7 +163,9 @@ def test_a_model_too_large_for_one_record_is_refused_before_the_training(
         cycle(trainer, plant)
 
 
-def test_a_sensor_never_seen_is_named_and_the_model_does_without(plant: Plant, config: TrainerSettings) -> None:
+def test_a_sensor_never_seen_is_named_and_the_model_does_without(
+    plant: Plant, config: TrainerSettings
+) -> None:
     silent = casts(range(60))
     for cast in silent:
         cast.x_TF[:, 1] = np.nan
