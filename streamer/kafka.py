@@ -196,7 +196,7 @@ class Producer:
     def _give_up_client(self) -> None:
         client, self._client, self._pending = self._client, None, []
         if client is not None:
-            client.close(timeout=1)
+            _close_producer(client, timeout_s=1)
 
     def send(
         self,
@@ -245,13 +245,23 @@ class Producer:
     def close(self) -> None:
         """Ends the client; queued records that were not flushed are lost."""
         if self._client is not None:
-            self._client.close(timeout=2)
+            _close_producer(self._client, timeout_s=2)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _close_producer(client: Any, timeout_s: float) -> None:
+    try:
+        client.close(timeout=timeout_s)
+    except kafka.errors.KafkaTimeoutError:
+        # With records that cannot be delivered the client raises before it has closed: its thread would go on
+        # trying, and it would raise again when it is collected. There is no public way out.
+        client._sender.force_close()
+        client._closed = True
 
 
 def _record(record: Any) -> Record:
