@@ -25,7 +25,6 @@ class View(AbstractContextManager["View"]):
 
     def __init__(self, story: Story, console: Console) -> None:
         self._story = story
-        self._console = console
         self._lines: deque[str] = deque(maxlen=NUM_LINES)
         self._started = time.monotonic()
         self._next_plain = 0.0

@@ -164,6 +164,20 @@ def test_a_recording_goes_through_the_whole_loop(tmp_path: Path, configs: Path) 
     assert_nothing_left(tmp_path, pids)
 
 
+def test_a_demo_without_a_promotion_ends_with_1_and_lists_the_refusals(tmp_path: Path, configs: Path) -> None:
+    # No lift above a base rate can be that large.
+    (configs / "trainer.yaml").write_text(TRAINER.replace("min_first_lift: 0.0", "min_first_lift: 0.99"))
+    arguments = ["--recording", str(RECORDING), "--config", str(configs), "--replay-s", "5"]
+    with demo(tmp_path, *arguments) as process:
+        wait_until(lambda: all_started(process.pid))
+        pids = children(process.pid)
+        output, _ = process.communicate(timeout=150)
+    assert process.returncode == 1, output
+    assert "incomplete: 0 models were promoted" in output
+    assert "windows: first model: lower 49% bound of AUC-PR above the base rate" in output
+    assert_nothing_left(tmp_path, pids)
+
+
 def test_sensors_that_do_not_fit_the_configuration_are_named(tmp_path: Path, configs: Path) -> None:
     (configs / "streamer.yaml").write_text("data: {sensors: [{name: pressure}]}\n")
     with demo(tmp_path, "--recording", str(RECORDING), "--config", str(configs)) as process:
