@@ -7,7 +7,8 @@ https://cwiki.apache.org/confluence/display/KAFKA/KIP-298%3A+Error+Handling+in+C
 from __future__ import annotations
 
 from streamer.errors import RecordError
-from streamer.kafka import Producer, Record
+from streamer.kafka import Producer
+from streamer.records import Record
 
 PREFIX = "__connect.errors."
 # Brokers take records of 1 MiB by default. Larger: one that grew by its headers is refused, and the stream

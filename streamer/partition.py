@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from streamer.errors import RecordError
-from streamer.kafka import Partition, Record
+from streamer.records import Partition, Record
 from streamer.schema import CastEnd, Reading
 from streamer.store.casts import CastState
 from streamer.timeline import Grid, Lateness, LogClock, Outcome, check_stamps, count

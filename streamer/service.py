@@ -38,9 +38,10 @@ from streamer.errors import (
     UnavailableError,
 )
 from streamer.http import Health
-from streamer.kafka import GroupConsumer, Partition, Record
+from streamer.kafka import GroupConsumer
 from streamer.metrics import StreamerMetrics
 from streamer.partition import ReadingsPartition
+from streamer.records import Partition, Record
 from streamer.schema import CastEnd, Label, Reading
 from streamer.store.casts import CastState, CastStore
 from streamer.store.index import WindowIndex
@@ -134,7 +135,7 @@ class StreamerService:
         Raises:
             CastingError: Retriable ones leave Kafka and Redis as they are; call `run_once` again.
         """
-        records = self._consumer.poll()  # 1
+        records = [batch.record(k) for batch in self._consumer.poll() for k in range(len(batch))]  # 1
         self._follow_rebalance()
         self._check_redis()
         self._load_partitions()

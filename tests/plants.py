@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.config import DataConfig, RedisConfig, SensorConfig, WindowsConfig
-from streamer.kafka import Partition
+from streamer.records import Partition
 from streamer.schema import Label, Reading
 from streamer.store.casts import CastStore
 from streamer.store.connection import connect

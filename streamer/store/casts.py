@@ -18,7 +18,7 @@ import msgspec
 
 from streamer.config import DataConfig
 from streamer.errors import FencedError
-from streamer.kafka import Partition
+from streamer.records import Partition
 from streamer.schema import Label
 from streamer.store import scripts
 from streamer.store.connection import Client, map_redis_errors, text

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streamer.kafka import Partition
+from streamer.records import Partition
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streamer.errors import FencedError
-from streamer.kafka import Partition
+from streamer.records import Partition
 from streamer.store import scripts
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys

@@ -26,8 +26,9 @@ from streamer.config import (
 )
 from streamer.dead_letters import DeadLetters
 from streamer.http import Health
-from streamer.kafka import GroupConsumer, Producer, Record, TopicReader
+from streamer.kafka import GroupConsumer, Producer, TopicReader
 from streamer.metrics import StreamerMetrics
+from streamer.records import Record
 from streamer.service import CHECK_INTERVAL_S, StreamerService
 from streamer.store.casts import CastStore, decode_labels
 from streamer.store.connection import Client, connect

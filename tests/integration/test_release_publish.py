@@ -16,7 +16,8 @@ from cloudevents.core.formats.json import JSONFormat
 from streamer.config import KafkaConfig, SensorConfig, TopicsConfig, WindowsConfig
 from streamer.embedded import EmbeddedBroker
 from streamer.errors import BrokerUnavailableError
-from streamer.kafka import Producer, Record, TopicReader, ensure_topics
+from streamer.kafka import Producer, TopicReader, ensure_topics
+from streamer.records import Record
 from trainer.release import (
     DatasetInfo,
     Manifest,

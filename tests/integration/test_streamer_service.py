@@ -32,7 +32,8 @@ from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
 from streamer.dead_letters import DeadLetters
 from streamer.embedded import EmbeddedBroker
 from streamer.errors import FencedError, OffsetGoneError, RecordError, RefusedError
-from streamer.kafka import GroupConsumer, Partition, Producer, Record, TopicSpec, ensure_topics
+from streamer.kafka import GroupConsumer, Producer, TopicSpec, ensure_topics
+from streamer.records import Partition, Record
 from streamer.schema import Label
 from streamer.service import BatchResult, StreamerService
 from streamer.store.index import IndexResult, WindowIndex

@@ -18,7 +18,7 @@ from streamer.config import (
 )
 from streamer.embedded import EmbeddedRedis
 from streamer.errors import ConfigError, FencedError, RefusedError, StoreUnavailableError
-from streamer.kafka import Partition
+from streamer.records import Partition
 from streamer.schema import CastEnd, Label, Reading
 from streamer.store.casts import CastState, CastStore
 from streamer.store.connection import Client, connect

@@ -14,7 +14,8 @@ from trainers import MODEL, Clock, Life, Turns, life, settings
 
 from streamer.config import KafkaConfig, RedisConfig
 from streamer.embedded import EmbeddedRedis
-from streamer.kafka import Record, TopicReader, ensure_topics
+from streamer.kafka import TopicReader, ensure_topics
+from streamer.records import Record
 from streamer.schema import Label
 from streamer.store.reading import WindowReader
 from streamer.windows import Address

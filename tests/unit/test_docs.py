@@ -22,8 +22,9 @@ from streamer.codec import Codec, decode
 from streamer.config import KafkaConfig, StreamerSettings, TopicsConfig
 from streamer.dead_letters import DeadLetters
 from streamer.errors import RecordError
-from streamer.kafka import Producer, Record, ensure_topics
+from streamer.kafka import Producer, ensure_topics
 from streamer.metrics import StreamerMetrics
+from streamer.records import Record
 from streamer.schema import CastEnd, Label, Reading
 from streamer.settings import ENV_PREFIX, SECTIONS, load_settings
 from trainer.config import TrainerSettings

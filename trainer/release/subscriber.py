@@ -16,7 +16,8 @@ import structlog
 
 from streamer.config import KafkaConfig
 from streamer.errors import BrokerUnavailableError, RecordError
-from streamer.kafka import Record, TopicReader
+from streamer.kafka import TopicReader
+from streamer.records import Record
 from trainer.errors import ArtifactError
 from trainer.release.artifact import Artifact, Manifest, read_artifact
 from trainer.release.cloudevent import CloudEvent, from_record

@@ -10,7 +10,7 @@ import pytest
 
 from streamer.codec import Codec, decode, log_time, parse_time
 from streamer.errors import RecordError
-from streamer.kafka import Headers, Record
+from streamer.records import Headers, Record
 from streamer.schema import CastEnd, Label, Reading
 
 TS = 1_763_796_000_000

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from streamer.config import WindowsConfig
 from streamer.errors import RecordError
-from streamer.kafka import Partition, Record
 from streamer.partition import ReadingsPartition
+from streamer.records import Partition, Record
 from streamer.schema import CastEnd, Reading
 from streamer.store.casts import CastState
 from streamer.timeline import Grid, Lateness, LogClock

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from streamer.codec import Codec
-from streamer.kafka import Record
 from streamer.plant.events import PlantEvent, encode_cast_end, encode_chunk, encode_label, encode_wide
 from streamer.plant.recording import Recording
 from streamer.plant.simulator import Simulator, SimulatorConfig
+from streamer.records import Record
 from streamer.schema import CastEnd, Label, Reading
 
 ASSET = Path(__file__).parents[2] / "assets" / "recording"

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from streamer.errors import RecordError
-from streamer.kafka import Headers, Record
+from streamer.records import Headers, Record
 from streamer.schema import CAST_ID, CastEnd, Label, Message, Reading
 
 JSON = "application/json"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import kafka
 import kafka.errors
@@ -18,6 +18,7 @@ from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, Ka
 
 from streamer.config import ConsumerConfig, KafkaConfig
 from streamer.errors import BrokerUnavailableError, ConfigError, FencedError, OffsetGoneError, RecordError
+from streamer.records import Partition, Record, RecordBatch
 from streamer.settings import read_secret
 
 # Halves a fast consumer at the client's default of 500; below 10 an idle consumer spins.
@@ -26,36 +27,6 @@ FETCH_MAX_WAIT_MS = 10
 FETCH_MAX_BYTES = 1024 * 1024
 # A model update is one record; brokers take 1 MiB by default, and a larger limit costs nothing here.
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
-
-Headers = tuple[tuple[str, bytes | None], ...]
-
-
-class Partition(NamedTuple):
-    """One partition of one topic."""
-
-    topic: str
-    partition: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record as it lies in the log; `timestamp_ms` is Kafka's own."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-    @property
-    def source(self) -> Partition:
-        """The partition that the record came from."""
-        return Partition(self.topic, self.partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,8 +313,8 @@ class GroupConsumer:
             self._notes.consumer = self._consumer
             self._consumer.subscribe(list(topics), listener=self._notes)
 
-    def poll(self) -> list[Record]:
-        """Returns records in offset order per partition; also keeps the membership alive.
+    def poll(self) -> list[RecordBatch]:
+        """Returns batches in offset order per partition; also keeps the membership alive.
 
         Raises:
             BrokerUnavailableError: The broker does not answer.
@@ -355,7 +326,7 @@ class GroupConsumer:
                 return []  # just assigned; the caller seeks once it has taken the rebalance
             except kafka.errors.OffsetOutOfRangeError as exc:
                 raise OffsetGoneError(f"Kafka at {self._servers}: {exc}") from exc
-        return [_record(record) for batch in batches.values() for record in batch]
+        return [RecordBatch.of([_record(record) for record in batch]) for batch in batches.values() if batch]
 
     def take_rebalance(self) -> Rebalance | None:
         """Returns what changed since the last call, None if nothing did."""
