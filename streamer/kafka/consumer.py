@@ -1,0 +1,144 @@
+"""A member of a consumer group: batches in, positions and commits decided by the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import kafka.errors
+from kafka import KafkaConsumer, OffsetAndMetadata
+
+from streamer.config import ConsumerConfig, KafkaConfig
+from streamer.errors import FencedError, OffsetGoneError
+from streamer.kafka.connection import as_record, client_options, map_kafka_errors, topic_partition
+from streamer.kafka.rebalance import Rebalance, RebalanceNotes
+from streamer.records import Partition, RecordBatch
+
+# Halves a fast consumer at the client's default of 500; below 10 an idle consumer spins.
+FETCH_MAX_WAIT_MS = 10
+# Halves the consumer's memory at the same speed.
+FETCH_MAX_BYTES = 1024 * 1024
+
+
+class GroupConsumer:
+    """A member of a consumer group that decides positions itself.
+
+    A newly assigned partition is paused until the caller has taken the rebalance, sought and resumed; the
+    client never resets an offset by itself. All methods belong to one thread.
+    """
+
+    def __init__(self, config: KafkaConfig, consumer: ConsumerConfig, topics: Sequence[str]) -> None:
+        self._servers = config.bootstrap_servers
+        self._timeout_ms = consumer.poll_timeout_ms
+        self._notes = RebalanceNotes()
+        with map_kafka_errors("joining the consumer group", self._servers):
+            self._consumer = KafkaConsumer(
+                **client_options(config),
+                group_id=consumer.group_id,
+                metrics_enabled=False,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                isolation_level="read_committed",
+                allow_auto_create_topics=False,
+                session_timeout_ms=consumer.session_timeout_ms,
+                heartbeat_interval_ms=consumer.heartbeat_interval_ms,
+                max_poll_interval_ms=consumer.max_poll_interval_ms,
+                max_poll_records=consumer.max_poll_records,
+                fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+                fetch_max_bytes=FETCH_MAX_BYTES,
+            )
+            self._notes.consumer = self._consumer
+            self._consumer.subscribe(list(topics), listener=self._notes)
+
+    def poll(self) -> list[RecordBatch]:
+        """Returns batches in offset order per partition; also keeps the membership alive.
+
+        Raises:
+            BrokerUnavailableError: The broker does not answer.
+        """
+        with map_kafka_errors("polling", self._servers):
+            try:
+                batches = self._consumer.poll(timeout_ms=self._timeout_ms)
+            except kafka.errors.NoOffsetForPartitionError:
+                return []  # just assigned; the caller seeks once it has taken the rebalance
+            except kafka.errors.OffsetOutOfRangeError as exc:
+                raise OffsetGoneError(f"Kafka at {self._servers}: {exc}") from exc
+        return [
+            RecordBatch.of([as_record(record) for record in batch]) for batch in batches.values() if batch
+        ]
+
+    def take_rebalance(self) -> Rebalance | None:
+        """Returns what changed since the last call, None if nothing did."""
+        return self._notes.take()
+
+    def assignment(self) -> frozenset[Partition]:
+        """Partitions that this member holds now."""
+        return frozenset(Partition(*tp) for tp in self._consumer.assignment())
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Sets the next offset to read.
+
+        Raises:
+            FencedError: The partition went to another member.
+        """
+        with _still_ours(partition):
+            self._consumer.seek(topic_partition(partition), offset)
+
+    def pause(self, *partitions: Partition) -> None:
+        """Stops fetching; polling goes on. A partition that went to another member is left out."""
+        for partition in partitions:
+            with suppress(KeyError):
+                self._consumer.pause(topic_partition(partition))
+
+    def resume(self, partition: Partition) -> None:
+        """Fetches again.
+
+        Raises:
+            FencedError: The partition went to another member.
+        """
+        with _still_ours(partition):
+            self._consumer.resume(topic_partition(partition))
+
+    def committed(self, partition: Partition) -> int | None:
+        """The group's committed offset, None if there is none."""
+        with map_kafka_errors("reading committed offsets", self._servers):
+            offset: int | None = self._consumer.committed(topic_partition(partition))
+            return offset
+
+    def beginning_offset(self, partition: Partition) -> int:
+        """The oldest offset that the log still holds."""
+        with map_kafka_errors("reading the log's start", self._servers):
+            return int(
+                self._consumer.beginning_offsets([topic_partition(partition)])[topic_partition(partition)]
+            )
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Commits next offsets.
+
+        Raises:
+            BrokerUnavailableError: Not committed; the caller may read these records again.
+        """
+        with map_kafka_errors("committing offsets", self._servers):
+            self._consumer.commit(
+                {topic_partition(tp): OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items()}
+            )
+
+    def highwater(self, partition: Partition) -> int | None:
+        """End of the partition as the last fetch saw it, None before the first fetch or once it is not ours."""
+        with suppress(kafka.errors.IllegalStateError, KeyError):
+            end: int | None = self._consumer.highwater(topic_partition(partition))
+            return end
+        return None
+
+    def close(self) -> None:
+        """Leaves the group."""
+        self._consumer.close(autocommit=False, timeout_ms=5_000)
+
+
+@contextmanager
+def _still_ours(partition: Partition) -> Iterator[None]:
+    """The client's I/O thread may give a partition away at any moment, also between two of our calls."""
+    try:
+        yield
+    except (ValueError, KeyError) as exc:
+        raise FencedError(f"{partition} went to another member") from exc

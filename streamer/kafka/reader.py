@@ -1,0 +1,69 @@
+"""All of one topic, read without a group."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import kafka
+from kafka import KafkaConsumer
+
+from streamer.config import KafkaConfig
+from streamer.errors import BrokerUnavailableError
+from streamer.kafka.connection import MAX_REQUEST_BYTES, as_record, client_options, map_kafka_errors
+from streamer.records import Record
+
+
+class TopicReader:
+    """Reads all partitions of one topic from the beginning on, without a group.
+
+    Raises:
+        BrokerUnavailableError: The broker does not answer, or the topic does not exist (yet).
+    """
+
+    def __init__(self, config: KafkaConfig, topic: str) -> None:
+        self._servers = config.bootstrap_servers
+        with map_kafka_errors(f"reading {topic}", self._servers):
+            self._consumer = KafkaConsumer(
+                **client_options(config),
+                group_id=None,
+                metrics_enabled=False,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",  # a reader of current state follows retention by itself
+                isolation_level="read_committed",
+                allow_auto_create_topics=False,
+                fetch_max_wait_ms=100,
+                max_partition_fetch_bytes=MAX_REQUEST_BYTES,
+            )
+            numbers = self._consumer.partitions_for_topic(topic)
+            if not numbers:
+                self.close()
+                raise BrokerUnavailableError(
+                    f"Kafka at {self._servers}: there is no topic {topic}; "
+                    "create it or start the service that does"
+                )
+            self._partitions = [kafka.TopicPartition(topic, number) for number in sorted(numbers)]
+            self._consumer.assign(self._partitions)
+            self._consumer.seek_to_beginning(*self._partitions)
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        """Returns the next records, an empty list when none came within the time."""
+        with map_kafka_errors("polling", self._servers):
+            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+        return [as_record(record) for batch in batches.values() for record in batch]
+
+    def at_end(self) -> bool:
+        """Whether everything that lay in the log at the last fetch has been returned."""
+        with map_kafka_errors("reading positions", self._servers):
+            ends = [self._consumer.highwater(tp) for tp in self._partitions]
+            positions = [self._consumer.position(tp) for tp in self._partitions]
+        return all(end is not None and at >= end for end, at in zip(ends, positions, strict=True))
+
+    def close(self) -> None:
+        """Ends the client."""
+        self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
