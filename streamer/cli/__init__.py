@@ -1,0 +1,23 @@
+"""Command line of the streamer. Results on stdout, logs and progress on stderr."""
+
+from __future__ import annotations
+
+import typer
+
+from streamer import process
+from streamer.cli.feeding import replay, simulate
+from streamer.cli.running import run, status
+
+app = typer.Typer(
+    help="Collects casting sensor streams from Kafka into windowed, labelled data sets in Redis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (run, status, simulate, replay):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point."""
+    process.main(app)

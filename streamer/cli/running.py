@@ -1,0 +1,83 @@
+"""`streamer run` and `streamer status`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streamer import process
+from streamer.app import run_streamer
+from streamer.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, read_settings
+from streamer.config import StreamerSettings
+from streamer.kafka import end_offsets
+from streamer.process import StopRequest
+from streamer.store.connection import connect
+from streamer.store.keys import Keys
+from streamer.store.positions import PositionStore
+from streamer.store.summary import summarise
+
+
+def run(
+    config: ConfigOption = DEFAULT_CONFIG,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Read the topics from their beginning, whatever was committed.")
+    ] = False,
+) -> int:
+    """Runs one member of the consumer group until SIGTERM or Ctrl-C."""
+    settings = read_settings(config)
+    stop = StopRequest()
+    stop.install()
+    with suppress(process.StoppedError):
+        run_streamer(settings, stop, reset=reset)
+    return stop.exit_code()
+
+
+def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Counts what the namespace holds, and how far the group is behind."""
+    report = _status(read_settings(config))
+    if as_json:
+        typer.echo(json.dumps(report))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in report.items():
+        table.add_row(name.replace("_", " "), _words(value))
+    Console().print(table)
+
+
+def _words(value: int | dict[str, int]) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return ", ".join(f"{key} {number:,}" for key, number in value.items()) or "none"
+
+
+def _status(settings: StreamerSettings) -> dict[str, int | dict[str, int]]:
+    client = connect(settings.redis)
+    keys = Keys(settings.redis.namespace)
+    topics = settings.topics
+    try:
+        summary = summarise(client, keys, settings.windows.name)
+        positions = PositionStore(client, keys).load_all()
+    finally:
+        client.close()
+    ends = end_offsets(settings.kafka, (topics.readings, topics.labels, topics.dead_letters))
+    lag = {
+        str(partition): end - (positions[partition].offset if partition in positions else 0)
+        for partition, end in sorted(ends.items())
+        if partition.topic != topics.dead_letters
+    }
+    return {
+        "readings": summary.readings,
+        "steps": summary.steps,
+        "casts": summary.casts,
+        "sealed_windows": summary.sealed_windows,
+        "labelled_windows": summary.labelled_windows,
+        "defective_windows": summary.defective_windows,
+        "dead_letters": sum(end for partition, end in ends.items() if partition.topic == topics.dead_letters),
+        "lag": sum(lag.values()),
+        "lag_by_partition": lag,
+    }
