@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from streamer.settings import Section, Settings
+from streamer.settings import PlacedError, Section, Settings
+from streamer.sources import LabelSourceConfig, SourceConfig, faults_of_sources
 
 
 class KafkaConfig(Section):
@@ -147,3 +148,27 @@ class StreamerSettings(Settings):
     consumer: ConsumerConfig = ConsumerConfig()
     http: HttpConfig = HttpConfig()
     logging: LoggingConfig = LoggingConfig()
+    sources: tuple[SourceConfig, ...] = Field((), description="absent: one, on topics.readings")
+    label_source: LabelSourceConfig = LabelSourceConfig()
+
+    @model_validator(mode="after")
+    def _sources_fit_the_data(self) -> Self:
+        units = {sensor.name: sensor.unit for sensor in self.data.sensors}
+        taken = {
+            getattr(self.topics, key): f"topics.{key}"
+            for key in ("labels", "dead_letters", "models", "model_events")
+        }
+        faults = list(faults_of_sources(self.sources, units, taken))
+        if faults:
+            raise PlacedError(faults)
+        return self
+
+    @property
+    def reading_topics(self) -> tuple[str, ...]:
+        """The topics that readings are taken from."""
+        return tuple(source.topic for source in self.sources) or (self.topics.readings,)
+
+    def source_of(self, topic: str) -> SourceConfig:
+        """The form of the messages on one of `reading_topics`."""
+        configured = {source.topic: source for source in self.sources}
+        return configured.get(topic) or SourceConfig(topic=topic)

@@ -97,7 +97,7 @@ class StreamerService:
         self._health = health
         self._reset = reset
         self._clock = clock
-        self._codec = Codec(settings.data.sensor_names)
+        self._codec = Codec(settings.data.sensors)
         self._grid = Grid(settings.data.period_ms, settings.data.grid_phase_ms)
         bounds = settings.event_time
         self._bounds = Lateness(

@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,6 +34,7 @@ ENV_IGNORED = "CASTING_TEST_"
 SECTIONS = frozenset(
     [
         *("kafka", "topics", "redis", "data", "event_time", "windows", "consumer", "http", "logging"),
+        *("sources", "label_source"),
         *("dataset", "triggers", "gate", "registry", "model"),
         *("architecture", "training", "optimizer", "scheduler", "early_stopping", "loss", "data_processing"),
     ]
@@ -41,6 +42,14 @@ SECTIONS = frozenset(
 
 Loc = tuple[int | str, ...]
 SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+class PlacedError(ValueError):
+    """What a check across sections found, each fault with the place it stands at."""
+
+    def __init__(self, faults: Iterable[tuple[Loc, str]]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{'.'.join(map(str, loc))}: {message}" for loc, message in self.faults))
 
 
 class Section(BaseModel):
@@ -88,6 +97,9 @@ def load_settings(settings_cls: type[SettingsT], path: Path) -> SettingsT:
     except ValidationError as exc:
         from_env = EnvSettingsSource(settings_cls)()
         for error in exc.errors():
+            if isinstance(placed := error.get("ctx", {}).get("error"), PlacedError):
+                faults += [_fault(path, lines, from_env, loc, message) for loc, message in placed.faults]
+                continue
             message = error["msg"].removeprefix("Value error, ")
             if error["type"] == "extra_forbidden":
                 message = _no_such_key(settings_cls, error["loc"])
@@ -127,8 +139,12 @@ def _no_such_key(settings_cls: type[BaseModel], loc: Loc) -> str:
     """What to write instead of a key that its section does not have."""
     section: Any = settings_cls
     for part in loc[:-1]:
-        field = section.model_fields.get(part) if _is_model(section) else None
-        section = field.annotation if field else None
+        if _is_model(section):
+            field = section.model_fields.get(str(part))
+            section = field.annotation if field else None
+        else:
+            # The items of a list, the values of a mapping.
+            section = next((item for item in reversed(get_args(section)) if _is_model(item)), None)
     if not _is_model(section):
         return "no such key"
     near = difflib.get_close_matches(str(loc[-1]), section.model_fields, n=1)

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 import streamer.cli
 import trainer.cli
-from streamer.codec import Codec, decode
+from streamer.codec import Codec
 from streamer.config import KafkaConfig, StreamerSettings, TopicsConfig
 from streamer.dead_letters import DeadLetters
 from streamer.errors import RecordError
@@ -181,11 +181,12 @@ def test_reasons_of_dead_letters_exist_and_each_has_a_mend() -> None:
 
 def test_messages_that_are_shown_are_understood() -> None:
     settings = load_settings(StreamerSettings, ROOT / "configs" / "streamer.yaml")
-    codec = Codec(settings.data.sensor_names)
+    codec = Codec.of(settings)
     kinds = []
     for block in code_blocks(TEXTS["README.md"], "json"):
         topic = settings.topics.labels if "inspected_at" in block else settings.topics.readings
-        message = decode(codec, record(topic, block.encode()), settings.topics.labels)
+        decode = codec.decode_label if topic == settings.topics.labels else codec.decode_reading
+        message = decode(record(topic, block.encode()))
         kinds.append(type(message))
         if isinstance(message, Reading):
             assert message.unknown_fields == 0

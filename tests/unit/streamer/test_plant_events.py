@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from streamer.codec import Codec
+from streamer.config import SensorConfig
 from streamer.plant.events import PlantEvent, encode_cast_end, encode_chunk, encode_label, encode_wide
 from streamer.plant.recording import Recording
 from streamer.plant.simulator import Simulator, SimulatorConfig
@@ -40,7 +41,7 @@ def test_the_streamer_reads_every_record(source: str) -> None:
         "recording": recording.events(),
         "recording in chunks": recording.events(chunk_rows=7, hold_back_labels=0.2),
     }[source]
-    codec = Codec(Simulator.sensors)
+    codec = Codec([SensorConfig(name=name) for name in Simulator.sensors])
     for event in events:
         if event.kind == "labels":
             assert codec.decode_label(record(event)).cast_id.encode() == event.key

@@ -1,0 +1,120 @@
+"""The codec of one source: a batch of records in, columns out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from streamer.codec.exact import ExactDecoder, Piece
+from streamer.codec.finish import Finisher, Refused
+from streamer.codec.labels import LabelDecoder
+from streamer.codec.layout import Layout
+from streamer.codec.parts import Part, join, of_pieces
+from streamer.codec.times import log_time, log_times
+from streamer.columns import DecodedBatch
+from streamer.config import SensorConfig, StreamerSettings
+from streamer.errors import RecordError
+from streamer.records import Record, RecordBatch
+from streamer.schema import CastEnd, Label, Reading
+from streamer.sources import LabelSourceConfig, SourceConfig
+
+DEFAULT_SOURCE = SourceConfig(topic="casting.readings")
+
+
+class Codec:
+    """Decodes the records of one source of readings, and labels.
+
+    Every record is judged by itself: what lies beside it in the batch, or came before, changes nothing.
+
+    Args:
+        sensors: In column order.
+        source: The form of the messages.
+        labels: The form of the verdicts.
+    """
+
+    def __init__(
+        self,
+        sensors: Sequence[SensorConfig],
+        source: SourceConfig = DEFAULT_SOURCE,
+        labels: LabelSourceConfig = LabelSourceConfig(),  # noqa: B008 - frozen
+    ) -> None:
+        self._num_sensors = len(sensors)
+        self._exact = ExactDecoder(Layout(sensors, source))
+        self._finisher = Finisher(sensors, source)
+        self._labels = LabelDecoder(labels)
+
+    @classmethod
+    def of(cls, settings: StreamerSettings, topic: str | None = None) -> Codec:
+        """The codec of one topic of readings; no topic: of the first."""
+        source = settings.source_of(settings.reading_topics[0] if topic is None else topic)
+        return cls(settings.data.sensors, source, settings.label_source)
+
+    def decode(self, batch: RecordBatch) -> DecodedBatch:
+        """One batch of the readings topic, in columns."""
+        log_time_M, refused = log_times(batch)
+        controls: list[tuple[int, CastEnd]] = []
+        done = {index for index, _ in refused}
+        parts = [self._slow([i for i in range(len(batch)) if i not in done], batch, controls, refused)]
+        columns, part, out_of_range, too_large = self._finisher.finish(join(parts, self._num_sensors))
+        return DecodedBatch(
+            log_time_M=log_time_M,
+            readings=columns,
+            controls=sorted(controls, key=lambda control: control[0]),
+            refused=sorted([*refused, *too_large], key=lambda refusal: refusal[0]),
+            num_unknown_fields=0 if part.unknown_R is None else int(part.unknown_R.sum()),
+            num_bad_quality=0 if part.bad_R is None else int(np.count_nonzero(part.bad_R)),
+            num_out_of_range=out_of_range,
+        )
+
+    def _slow(
+        self,
+        indices: Sequence[int],
+        batch: RecordBatch,
+        controls: list[tuple[int, CastEnd]],
+        refused: Refused,
+    ) -> Part:
+        records: list[int] = []
+        pieces: list[Piece] = []
+        for index in indices:
+            try:
+                message = self._exact.decode(batch.record(index))
+            except RecordError as exc:
+                refused.append((index, exc))
+                continue
+            if isinstance(message, CastEnd):
+                controls.append((index, message))
+            else:
+                records.append(index)
+                pieces.append(message)
+        return of_pieces(records, pieces, self._num_sensors)
+
+    def decode_label(self, record: Record) -> Label:
+        """Decodes a record of the labels topic.
+
+        Raises:
+            RecordError: A field is missing or of the wrong type.
+        """
+        return self._labels.decode(record)
+
+    def decode_reading(self, record: Record) -> Reading | CastEnd:
+        """One record of the readings topic by itself.
+
+        Raises:
+            RecordError: With a reason such as ``bad_json``, ``bad_cast_id``, ``wrong_arity``.
+        """
+        log_time(record)
+        decoded = self.decode(RecordBatch.of([record]))
+        if decoded.refused:
+            raise decoded.refused[0][1]
+        if decoded.controls:
+            return decoded.controls[0][1]
+        columns = decoded.readings
+        return Reading(
+            cast_id=columns.cast_ids[0],
+            strand=columns.strands[0],
+            ts=int(columns.ts_R[0]),
+            period_ms=int(columns.period_R[0]),
+            rows=tuple(tuple(row) for row in columns.values_NF.tolist()),
+            unknown_fields=decoded.num_unknown_fields,
+        )

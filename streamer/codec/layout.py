@@ -1,0 +1,106 @@
+"""Where the messages of one source hold what, made ready for the decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from streamer.codec.times import TimeReader
+from streamer.config import SensorConfig
+from streamer.errors import RecordError
+from streamer.records import Record
+from streamer.sources import HEADER, KEY, SourceConfig
+
+Path = tuple[str, ...]
+# The fields that are looked at: None is a leaf, another tree an object that we look into.
+Tree = dict[str, Any]
+# Fields of a reading beside its values, whatever its format.
+COMMON = ("cast_id", "strand", "ts", "group")
+
+
+class Layout:
+    """One source, compiled.
+
+    Attributes:
+        sensors: Names, in column order.
+        sensor_paths: Their fields in a wide message.
+        known: By format, the fields that are not unknown.
+    """
+
+    def __init__(self, sensors: Sequence[SensorConfig], source: SourceConfig) -> None:
+        self.source = source
+        self.sensors = tuple(sensor.name for sensor in sensors)
+        self.time = TimeReader(source.time)
+        self.paths = {name: split(path) for name, path in source.fields if not path.startswith("$")}
+        self.origins = {name: path for name, path in source.fields if path.startswith("$")}
+        self.sensor_paths = tuple(self._sensor_path(name) for name in self.sensors)
+        column = {name: index for index, name in enumerate(self.sensors)}
+        self.columns = {tag: column[name] for tag, name in source.tags.items()} or column
+        common = [self.paths[name] for name in COMMON if name in self.paths]
+        tag = [self.paths[name] for name in ("tag", "value", "quality") if name in self.paths]
+        self.known = {
+            "wide": tree([*common, *self.sensor_paths]),
+            "chunk": tree([*common, self.paths["values"], self.paths["period_ms"]]),
+            "tag": tree([*common, *tag]),
+        }
+        # A source that looks for its fields below `payload` has an envelope of its own.
+        self.unwrap = all(path[0] != "payload" for path in [*self.paths.values(), *self.sensor_paths])
+
+    def _sensor_path(self, name: str) -> Path:
+        config = self.source.sensors.get(name)
+        return (name,) if config is None or config.field is None else split(config.field)
+
+    def get(self, name: str, fields: dict[str, Any], record: Record) -> Any:
+        """The value of one of the source's fields, `...` where there is none."""
+        path = self.paths.get(name)
+        return follow(fields, path) if path is not None else from_record(self.origins[name], record)
+
+
+def split(path: str) -> Path:
+    """The steps of a dotted path."""
+    return tuple(path.split("."))
+
+
+def follow(fields: Any, path: Path) -> Any:
+    """What lies at a path, `...` if nothing does."""
+    for name in path:
+        if not isinstance(fields, dict):
+            return ...
+        fields = fields.get(name, ...)
+    return fields
+
+
+def from_record(origin: str, record: Record) -> Any:
+    """A text from the record's key or from one of its headers, `...` if it has none.
+
+    Raises:
+        RecordError: ``bad_text``: it is not UTF-8.
+    """
+    name = origin.removeprefix(HEADER)
+    raw = record.key if origin == KEY else next((value for key, value in record.headers if key == name), None)
+    if raw is None:
+        return ...
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as exc:
+        raise RecordError("bad_text", f"{origin} is not UTF-8: {raw[:40]!r}", stage="decode") from exc
+
+
+def tree(paths: Iterable[Path]) -> Tree:
+    """The paths as one tree."""
+    root: Tree = {}
+    for path in paths:
+        node = root
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = None
+    return root
+
+
+def num_unknown(fields: dict[str, Any], known: Tree) -> int:
+    """How many fields stand beside the known ones, in each object that is looked into."""
+    num = len(fields.keys() - known.keys())
+    for name, below in known.items():
+        if below is not None and isinstance(fields.get(name), dict):
+            num += num_unknown(fields[name], below)
+    return num

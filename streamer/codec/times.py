@@ -1,0 +1,129 @@
+"""Times of messages and of the log: whatever a source writes, we go on with epoch milliseconds."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from streamer.columns import NO_TIME
+from streamer.errors import RecordError
+from streamer.records import Headers, IntArray, Record, RecordBatch
+from streamer.sources import TimeConfig
+
+# Epoch milliseconds outside 1990..2100 are seconds or microseconds by mistake.
+MIN_TS, MAX_TS = 631_152_000_000, 4_102_444_800_000
+SENT_AT = "sent-at"
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Units of a number: how many make a millisecond, or how many milliseconds one is.
+_PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
+_NAMES = {"ms": "milliseconds", "s": "seconds", "us": "microseconds", "ns": "nanoseconds"}
+
+
+def log_time(record: Record) -> int:
+    """Epoch ms at which the record entered the log: its header `sent-at`, or else Kafka's timestamp.
+
+    Raises:
+        RecordError: The header is not a plausible epoch in milliseconds.
+    """
+    sent_at = _sent_at(record.headers)
+    return record.timestamp_ms if sent_at is None else sent_at
+
+
+def log_times(batch: RecordBatch) -> tuple[IntArray, list[tuple[int, RecordError]]]:
+    """`log_time` of each record, `NO_TIME` where it is unusable, and what is wrong with these."""
+    if batch.headers is None:
+        return batch.timestamp_M, []
+    log_time_M, refused = batch.timestamp_M.copy(), []
+    for index, headers in enumerate(batch.headers):
+        if headers:
+            try:
+                sent_at = _sent_at(headers)
+            except RecordError as exc:
+                refused.append((index, exc))
+                sent_at = NO_TIME
+            if sent_at is not None:
+                log_time_M[index] = sent_at
+    return log_time_M, refused
+
+
+def _sent_at(headers: Headers) -> int | None:
+    for name, value in headers:
+        if name == SENT_AT and value is not None:
+            if value.isdigit() and len(value) < 20 and MIN_TS <= (sent_at := int(value)) <= MAX_TS:
+                return sent_at
+            raise RecordError("bad_sent_at", f"header sent-at is {value[:40]!r}, expected epoch milliseconds")
+    return None
+
+
+class TimeReader:
+    """Reads the times of one source: numbers in its unit, or RFC 3339.
+
+    A time without an offset is local, in the source's zone. One that its clocks show twice or never (the hours
+    that summer time repeats and leaves out) is not read: which instant was meant cannot be known.
+    """
+
+    def __init__(self, config: TimeConfig) -> None:
+        self.unit = config.unit
+        self._zone = None if config.zone is None else ZoneInfo(config.zone)
+
+    @property
+    def expected(self) -> str:
+        """What is read, for messages."""
+        text = "RFC 3339" if self._zone is not None else "RFC 3339 with a zone"
+        return text if self.unit == "rfc3339" else f"epoch {_NAMES[self.unit]} or {text}"
+
+    def read(self, value: Any) -> int | None:
+        """Epoch ms, a part of a millisecond cut off; None if it is no time, or out of range."""
+        if isinstance(value, str):
+            ms = self._text(value)
+        elif type(value) is int or type(value) is float:
+            ms = self._number(value)
+        else:
+            return None
+        return ms if ms is not None and MIN_TS <= ms <= MAX_TS else None
+
+    def _number(self, value: int | float) -> int | None:
+        if self.unit == "rfc3339" or not math.isfinite(value):
+            return None
+        if self.unit == "s":
+            # To the nearest: 1763796000.123 s are 1763796000122.99995 ms in floating point.
+            return value * 1000 if isinstance(value, int) else round(value * 1000)
+        if isinstance(value, float):
+            if not value.is_integer():
+                return None
+            value = int(value)
+        return value // _PER_MS[self.unit]
+
+    def _text(self, value: str) -> int | None:
+        match = _RFC3339.fullmatch(value)
+        if match is None:
+            return None
+        try:
+            instant = datetime.fromisoformat(value.upper().replace(" ", "T"))
+        except ValueError:
+            return None
+        if instant.tzinfo is None:
+            local = self._local(instant)
+            if local is None:
+                return None
+            instant = local
+        since = instant - _EPOCH
+        return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+
+    def _local(self, naive: datetime) -> datetime | None:
+        if self._zone is None:
+            return None
+        early, late = naive.replace(tzinfo=self._zone), naive.replace(tzinfo=self._zone, fold=1)
+        return early if early.utcoffset() == late.utcoffset() else None
+
+
+_READER = TimeReader(TimeConfig())
+
+
+def parse_time(value: Any) -> int | None:
+    """Epoch ms from epoch ms or an RFC 3339 string with a zone; None if it is neither or out of range."""
+    return _READER.read(value)
