@@ -188,6 +188,8 @@ class StreamerService:
         if not self._to_load or self._clock() < self._retry_at:
             return
         gaps = self._num_gaps
+        if self._num_failures:
+            self._positions.check_writable()
         for partition in sorted(self._to_load):
             self._load(partition)
             self._to_load.discard(partition)

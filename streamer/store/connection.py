@@ -18,7 +18,14 @@ Client = redis.Redis
 
 @contextmanager
 def map_redis_errors(action: str) -> Iterator[None]:
-    """Translates every error of redis-py: credentials to `ConfigError`, outages to a retriable one."""
+    """Translates every error of redis-py.
+
+    Raises:
+        ConfigError: Our credentials are not taken.
+        RefusedError: Redis answers, and will answer the same tomorrow: a replica, a node that lacks slots, a key of
+            ours that holds something else.
+        StoreUnavailableError: It does not answer, is loading, or is out of memory.
+    """
     try:
         yield
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as exc:
@@ -29,7 +36,15 @@ def map_redis_errors(action: str) -> Iterator[None]:
         raise RefusedError(
             f"Redis is a replica, refused while {action}: {exc}; point redis.url at the primary"
         ) from exc
+    except (redis.exceptions.AskError, redis.exceptions.ClusterCrossSlotError) as exc:
+        raise RefusedError(
+            f"Redis does not serve all slots, refused while {action}: {exc}; point redis.url at one that does"
+        ) from exc
     except redis.RedisError as exc:
+        if "WRONGTYPE" in str(exc):
+            raise RefusedError(
+                f"Redis: {action} failed: {exc}; another program writes under our redis.namespace: give it another"
+            ) from exc
         if "NOAUTH" in str(exc):
             raise ConfigError(f"Redis wants a password ({exc}); set redis.password_file") from exc
         raise StoreUnavailableError(f"Redis: {action} failed: {exc}") from exc
@@ -38,7 +53,8 @@ def map_redis_errors(action: str) -> Iterator[None]:
 def connect(config: RedisConfig) -> Client:
     """Makes a client; nothing is sent before its first command.
 
-    Every call has a time limit and is tried once: all our writes are idempotent, and the caller retries.
+    Every call has a time limit and is tried once. The caller retries, and each of our writes may be repeated: an
+    answer that was lost on its way leaves open whether the write went through.
 
     Raises:
         ConfigError: The password file cannot be read, or the url is malformed.

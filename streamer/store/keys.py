@@ -9,6 +9,7 @@ cast:{id}                     hash         timeline, labels, counts, `applied`  
 cast:{id}:rows:<block>        string       float32 rows of one block, NaN = no value     with its cast
 open:<topic>/<partition>      set          casts with open steps or pending index        until done
 position:<topic>/<partition>  hash         next offset, log clock, counts of records     for good
+probe                         string       written after an outage, to see whether it is over   for good
 spec:<name>                   string       a window spec as JSON                         for good
 windows:{spec}                sorted set   addresses of sealed windows by end time       with its cast
 windows:{spec}:defective      sorted set   windows by arrival number of their label      until decided otherwise
@@ -57,6 +58,10 @@ class Keys:
     def positions(self) -> str:
         """Pattern of all position keys, for SCAN."""
         return f"{self.namespace}:position:*"
+
+    @property
+    def probe(self) -> str:
+        return f"{self.namespace}:probe"
 
     def windows(self, spec: str) -> str:
         return f"{self.namespace}:windows:{{{spec}}}"

@@ -52,6 +52,15 @@ class PositionStore:
         if before not in (None, run_id):
             raise FencedError("Redis was restarted")
 
+    def check_writable(self) -> None:
+        """Asks Redis whether it takes writes: one that is full answers every read.
+
+        Raises:
+            StoreUnavailableError: It does not; nothing was written.
+        """
+        with map_redis_errors("asking whether it takes writes"):
+            self._client.set(self._keys.probe, b"1")
+
     def load(self, partition: Partition) -> Position | None:
         """The position of a partition, None if it was never written."""
         position = self._read(partition)
