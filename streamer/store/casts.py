@@ -92,7 +92,10 @@ class CastStore:
         """Lists casts by the log time (epoch ms) of their first reading; one listed before stays as it is."""
         if first_seen:
             with map_redis_errors("listing casts"):
-                self._client.zadd(self._keys.casts, dict(first_seen), nx=True)
+                pipe = self._client.pipeline(transaction=False)
+                for key in (self._keys.casts, self._keys.stored):
+                    pipe.zadd(key, dict(first_seen), nx=True)
+                pipe.execute()
 
     def finish(self, partition: Partition, cast_ids: Iterable[str]) -> None:
         """Takes casts off the open list, once they are ended and indexed."""

@@ -4,8 +4,14 @@ All keys start with the namespace. Keys of one cast share the hash tag {cast_id}
 tag {spec}, so a script touches one slot only and the same layout runs on Redis Cluster.
 
 meta                          hash         sensors, units, period, grid, block size      for good
-casts                         sorted set   cast ids by log time of their first record    for good
-cast:{id}                     hash         timeline, labels, counts, `applied`           for good
+casts                         sorted set   cast ids by log time of their first record    until its stub goes
+stored                        sorted set   casts with rows, by the same log time         until evicted
+evicting                      sorted set   "cast source" on its way out, by the same     until it is a stub
+stubs                         sorted set   "cast source" without rows, by the same       retention.stubs_s
+labels:pending                sorted set   casts with labels only, by log time of label  until seen or given up
+clock                         hash         <topic>/<partition> -> log time               for good
+totals:<topic>/<partition>    hash         counts of casts that are gone, markers        for good
+cast:{id}                     hash         timeline, labels, counts, `applied`           until its stub goes
 cast:{id}:rows:<block>        string       float32 rows of one block, NaN = no value     with its cast
 open:<topic>/<partition>      set          casts with open steps or pending index        until done
 position:<topic>/<partition>  hash         next offset, log clock, counts of records     for good
@@ -16,7 +22,10 @@ windows:{spec}:defective      sorted set   windows by arrival number of their la
 windows:{spec}:good           sorted set   the same                                      until decided otherwise
 windows:{spec}:arrivals       counter      the last arrival number                       for good
 windows:{spec}:shown          hash         cast id -> revision that the index shows      with its cast
-dataset:<id>                  string       a frozen manifest                             until a person removes it
+dataset:<id>                  string       a frozen manifest                             until its owner lets go
+{held}                        sorted set   holders by number of their hold               until released
+{held}:number                 counter      the last hold                                 for good
+{held}:by:<holder>            set          casts that a holder needs                     until released
 
 "For good": as long as the namespace.
 """
@@ -41,6 +50,29 @@ class Keys:
     @property
     def casts(self) -> str:
         return f"{self.namespace}:casts"
+
+    @property
+    def stored(self) -> str:
+        return f"{self.namespace}:stored"
+
+    @property
+    def evicting(self) -> str:
+        return f"{self.namespace}:evicting"
+
+    @property
+    def stubs(self) -> str:
+        return f"{self.namespace}:stubs"
+
+    @property
+    def pending_labels(self) -> str:
+        return f"{self.namespace}:labels:pending"
+
+    @property
+    def clock(self) -> str:
+        return f"{self.namespace}:clock"
+
+    def totals(self, partition: Partition) -> str:
+        return f"{self.namespace}:totals:{partition}"
 
     def cast(self, cast_id: str) -> str:
         return f"{self.namespace}:cast:{{{cast_id}}}"
@@ -83,3 +115,14 @@ class Keys:
 
     def dataset(self, dataset_id: str) -> str:
         return f"{self.namespace}:dataset:{dataset_id}"
+
+    @property
+    def holders(self) -> str:
+        return f"{self.namespace}:{{held}}"
+
+    @property
+    def last_hold(self) -> str:
+        return f"{self.holders}:number"
+
+    def held(self, holder: str) -> str:
+        return f"{self.holders}:by:{holder}"
