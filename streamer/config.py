@@ -98,6 +98,21 @@ class EventTimeConfig(Section):
     max_past_s: float = Field(86_400.0, ge=1, le=31 * 86_400)
 
 
+class BreakerConfig(Section):
+    """When a partition whose records fail for the most part is stopped."""
+
+    share: float = Field(0.5, gt=0, le=1, description="stops above this share of failures; 1: never")
+    # Smaller: a short burst of bad records stops a partition. Larger: more dead letters until it stops.
+    min_records: int = Field(500, ge=1, le=1_000_000)
+    window_records: int = Field(1_000, ge=1, le=1_000_000, description="looks at so many last records")
+
+    @model_validator(mode="after")
+    def _window_holds_enough(self) -> Self:
+        if self.min_records > self.window_records:
+            raise ValueError("min_records must not be above window_records")
+        return self
+
+
 class WindowsConfig(Section):
     """A window spec: how sealed rows are cut into training windows."""
 
@@ -146,6 +161,7 @@ class StreamerSettings(Settings):
     event_time: EventTimeConfig = EventTimeConfig()
     windows: WindowsConfig = WindowsConfig()
     consumer: ConsumerConfig = ConsumerConfig()
+    breaker: BreakerConfig = BreakerConfig()
     http: HttpConfig = HttpConfig()
     logging: LoggingConfig = LoggingConfig()
     sources: tuple[SourceConfig, ...] = Field((), description="absent: one, on topics.readings")

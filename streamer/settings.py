@@ -33,8 +33,8 @@ ENV_IGNORED = "CASTING_TEST_"
 # another service's is not.
 SECTIONS = frozenset(
     [
-        *("kafka", "topics", "redis", "data", "event_time", "windows", "consumer", "http", "logging"),
-        *("sources", "label_source"),
+        *("kafka", "topics", "redis", "data", "event_time", "windows", "consumer", "breaker"),
+        *("sources", "label_source", "http", "logging"),
         *("dataset", "triggers", "gate", "registry", "model"),
         *("architecture", "training", "optimizer", "scheduler", "early_stopping", "loss", "data_processing"),
     ]

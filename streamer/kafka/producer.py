@@ -56,8 +56,9 @@ class Producer:
         *,
         key: bytes | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
     ) -> None:
-        """Queues one record.
+        """Queues one record, for the partition of its key unless one is named.
 
         Raises:
             RecordError: The record is larger than a request may be.
@@ -65,7 +66,8 @@ class Producer:
         """
         try:
             with map_kafka_errors(f"sending to {topic}", self._servers):
-                self._pending.append(self._connect().send(topic, value, key=key, headers=list(headers)))
+                sent = self._connect().send(topic, value, key=key, headers=list(headers), partition=partition)
+                self._pending.append(sent)
         except BrokerUnavailableError as exc:
             if isinstance(exc.__cause__, kafka.errors.MessageSizeTooLargeError):
                 raise RecordError("too_large", str(exc.__cause__)) from exc

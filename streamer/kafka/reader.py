@@ -10,7 +10,7 @@ from kafka import KafkaConsumer
 from streamer.config import KafkaConfig
 from streamer.errors import BrokerUnavailableError
 from streamer.kafka.connection import MAX_REQUEST_BYTES, as_record, client_options, map_kafka_errors
-from streamer.records import Record
+from streamer.records import Partition, Record
 
 
 class TopicReader:
@@ -57,6 +57,17 @@ class TopicReader:
             ends = [self._consumer.highwater(tp) for tp in self._partitions]
             positions = [self._consumer.position(tp) for tp in self._partitions]
         return all(end is not None and at >= end for end, at in zip(ends, positions, strict=True))
+
+    def positions(self) -> dict[Partition, int]:
+        """The next offset of each partition."""
+        with map_kafka_errors("reading positions", self._servers):
+            return {Partition(*tp): int(self._consumer.position(tp)) for tp in self._partitions}
+
+    def beginnings(self) -> dict[Partition, int]:
+        """The oldest offset that each partition still holds."""
+        with map_kafka_errors("reading the log's start", self._servers):
+            offsets = self._consumer.beginning_offsets(self._partitions)
+            return {Partition(*tp): int(offset) for tp, offset in offsets.items()}
 
     def close(self) -> None:
         """Ends the client."""

@@ -16,6 +16,8 @@ cast:{id}:rows:<block>        string       float32 rows of one block, NaN = no v
 open:<topic>/<partition>      set          casts with open steps or pending index        until done
 position:<topic>/<partition>  hash         next offset, log clock, counts of records     for good
 probe                         string       written after an outage, to see whether it is over   for good
+stopped:<topic>/<partition>   string       where and why the breaker stopped it           until it goes on
+replayed:<topic>/<partition>  hash         offset -> dead letter sent again, or claimed   with its dead letter
 spec:<name>                   string       a window spec as JSON                         for good
 windows:{spec}                sorted set   addresses of sealed windows by end time       with its cast
 windows:{spec}:defective      sorted set   windows by arrival number of their label      until decided otherwise
@@ -94,6 +96,22 @@ class Keys:
     @property
     def probe(self) -> str:
         return f"{self.namespace}:probe"
+
+    def stopped(self, partition: Partition) -> str:
+        return f"{self.namespace}:stopped:{partition}"
+
+    @property
+    def all_stopped(self) -> str:
+        """Pattern of all keys of stopped partitions, for SCAN."""
+        return f"{self.namespace}:stopped:*"
+
+    def replayed(self, partition: Partition) -> str:
+        return f"{self.namespace}:replayed:{partition}"
+
+    @property
+    def all_replayed(self) -> str:
+        """Pattern of all keys of replays, for SCAN."""
+        return f"{self.namespace}:replayed:*"
 
     def windows(self, spec: str) -> str:
         return f"{self.namespace}:windows:{{{spec}}}"

@@ -183,7 +183,7 @@ def test_a_value_as_large_as_brokers_take_is_cut_to_leave_room_for_the_reason(
     headers = dict(letter.headers)
     assert 990_000 < len(letter.value or b"") < 1_000_000
     assert value.startswith(letter.value or b"")
-    assert headers["__connect.errors.value.bytes"] == b"1048000"
+    assert headers["casting.errors.value.bytes"] == b"1048000"
     assert headers["__connect.errors.offset"] == b"9"
 
 

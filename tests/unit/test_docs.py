@@ -20,8 +20,6 @@ import streamer.cli
 import trainer.cli
 from streamer.codec import Codec
 from streamer.config import KafkaConfig, StreamerSettings, TopicsConfig
-from streamer.dead_letters import DeadLetters
-from streamer.errors import RecordError
 from streamer.kafka import Producer, ensure_topics
 from streamer.metrics import StreamerMetrics
 from streamer.records import Record
@@ -94,13 +92,17 @@ def test_paths_that_are_named_exist() -> None:
 
 
 def test_commands_and_their_options_exist() -> None:
-    used = re.findall(r"\b(streamer|trainer) (run|[a-z]+)((?: [\w./:<>=-]+)*)", commands())
+    used = re.findall(r"\b(streamer|trainer) ([a-z][a-z-]*)((?: [\w./:<>=@-]+)*)", commands())
     assert {("streamer", "run"), ("streamer", "replay"), ("trainer", "once"), ("trainer", "watch")} <= {
         (program, command) for program, command, _ in used
     }
     for program, command, arguments in used:
         subcommand = APPS[program].commands.get(command)
         assert subcommand is not None, f"{program} {command}"
+        if isinstance(subcommand, TyperGroup) and arguments:
+            member = arguments.split()[0]
+            assert member in subcommand.commands, f"{program} {command} {member}"
+            subcommand = subcommand.commands[member]
         known = {option for parameter in subcommand.params for option in parameter.opts}
         assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", arguments)) <= known, (
             f"{program} {command}{arguments}"
@@ -123,8 +125,10 @@ def commands() -> str:
 
 def test_every_command_is_explained() -> None:
     for program, group in APPS.items():
-        for command in group.commands:
-            assert f"{program} {command}" in EVERYTHING
+        for name, command in group.commands.items():
+            members = command.commands if isinstance(command, TyperGroup) else [""]
+            for member in members:
+                assert f"{program} {name} {member}".rstrip() in EVERYTHING
 
 
 def test_make_targets_and_variables_exist() -> None:
@@ -251,16 +255,3 @@ def small_model(version: int) -> tuple[Manifest, bytes]:
     )
     tensors = {name: np.asarray(tensor) for name, tensor in model.state_dict().items()}
     return manifest, write_artifact(tensors, manifest)
-
-
-def test_the_reader_of_dead_letters_shows_origin_and_reason(kafka: KafkaConfig, unique: str) -> None:
-    topic = f"dead-letters-{unique}"
-    ensure_topics(kafka, release_topics(TopicsConfig(models=f"m-{unique}", model_events=topic)))
-    with Producer(kafka) as producer:
-        letters = DeadLetters(producer, topic)
-        letters.add(record("casting.readings", b"{"), RecordError("bad_json", "not JSON", stage="decode"))
-        letters.flush()
-    code = snippet("docs/operations.md", kafka, "casting.dead-letters", topic)
-    command = [sys.executable, "-c", code]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert said.stdout == "b'casting.readings' b'bad_json: not JSON' b'{'\n", said.stderr
