@@ -8,6 +8,7 @@ least one of the two sees the other, and gives way.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from streamer.store import retention_scripts as scripts
 from streamer.store.connection import Client, map_redis_errors, text
@@ -25,7 +26,7 @@ class CastHolds:
         self._client = client
         self._keys = keys
         self._hold = client.register_script(scripts.HOLD)
-        self._seen: list[tuple[str, float]] = []
+        self._seen: list[tuple[str, int]] = []
         self._held: frozenset[str] = frozenset()
 
     def hold(self, holder: str, cast_ids: Collection[str]) -> frozenset[str]:
@@ -64,7 +65,7 @@ class CastHolds:
     def holders(self) -> dict[str, int]:
         """Number of casts by holder, the one that has held for the longest first."""
         with map_redis_errors("listing holders"):
-            names = [text(name) for name in self._client.zrange(self._keys.holders, 0, -1)]
+            names = [holder for holder, _ in self._by_number()]
             pipe = self._client.pipeline(transaction=False)
             for name in names:
                 pipe.scard(self._keys.held(name))
@@ -73,12 +74,14 @@ class CastHolds:
     def held(self) -> frozenset[str]:
         """All casts that somebody holds; read again only when a hold was made or released."""
         with map_redis_errors("listing held casts"):
-            holders = [
-                (text(name), score)
-                for name, score in self._client.zrange(self._keys.holders, 0, -1, withscores=True)
-            ]
+            holders = self._by_number()
             if holders != self._seen:
                 keys = [self._keys.held(name) for name, _ in holders]
-                self._held = frozenset(map(text, self._client.sunion(keys))) if keys else frozenset()
+                casts: Collection[Any] = self._client.sunion(keys) if keys else ()
+                self._held = frozenset(map(text, casts))
                 self._seen = holders
         return self._held
+
+    def _by_number(self) -> list[tuple[str, int]]:
+        holders: list[Any] = self._client.zrange(self._keys.holders, 0, -1, withscores=True)
+        return [(text(name), int(number)) for name, number in holders]
