@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 
-from streamer.codec.exact import ExactDecoder, Piece
-from streamer.codec.finish import Finisher, Refused
+from streamer.codec.finish import Finisher
 from streamer.codec.labels import LabelDecoder
 from streamer.codec.layout import Layout
-from streamer.codec.parts import Part, join, of_pieces
+from streamer.codec.parts import join
+from streamer.codec.sorting import Sorter
 from streamer.codec.times import log_time, log_times
 from streamer.columns import DecodedBatch
 from streamer.config import SensorConfig, StreamerSettings
-from streamer.errors import RecordError
 from streamer.records import Record, RecordBatch
 from streamer.schema import CastEnd, Label, Reading
 from streamer.sources import LabelSourceConfig, SourceConfig
@@ -40,7 +40,7 @@ class Codec:
         labels: LabelSourceConfig = LabelSourceConfig(),  # noqa: B008 - frozen
     ) -> None:
         self._num_sensors = len(sensors)
-        self._exact = ExactDecoder(Layout(sensors, source))
+        self._sorter = Sorter(Layout(sensors, source))
         self._finisher = Finisher(sensors, source)
         self._labels = LabelDecoder(labels)
 
@@ -53,41 +53,19 @@ class Codec:
     def decode(self, batch: RecordBatch) -> DecodedBatch:
         """One batch of the readings topic, in columns."""
         log_time_M, refused = log_times(batch)
-        controls: list[tuple[int, CastEnd]] = []
-        done = {index for index, _ in refused}
-        parts = [self._slow([i for i in range(len(batch)) if i not in done], batch, controls, refused)]
-        columns, part, out_of_range, too_large = self._finisher.finish(join(parts, self._num_sensors))
+        sorted_out = self._sorter.sort_out(batch, {index for index, _ in refused})
+        joined = join(sorted_out.parts, self._num_sensors)
+        columns, part, out_of_range, too_large = self._finisher.finish(joined)
+        refused += sorted_out.refused + too_large
         return DecodedBatch(
             log_time_M=log_time_M,
             readings=columns,
-            controls=sorted(controls, key=lambda control: control[0]),
-            refused=sorted([*refused, *too_large], key=lambda refusal: refusal[0]),
+            controls=sorted(sorted_out.controls, key=itemgetter(0)),
+            refused=sorted(refused, key=itemgetter(0)),
             num_unknown_fields=0 if part.unknown_R is None else int(part.unknown_R.sum()),
             num_bad_quality=0 if part.bad_R is None else int(np.count_nonzero(part.bad_R)),
             num_out_of_range=out_of_range,
         )
-
-    def _slow(
-        self,
-        indices: Sequence[int],
-        batch: RecordBatch,
-        controls: list[tuple[int, CastEnd]],
-        refused: Refused,
-    ) -> Part:
-        records: list[int] = []
-        pieces: list[Piece] = []
-        for index in indices:
-            try:
-                message = self._exact.decode(batch.record(index))
-            except RecordError as exc:
-                refused.append((index, exc))
-                continue
-            if isinstance(message, CastEnd):
-                controls.append((index, message))
-            else:
-                records.append(index)
-                pieces.append(message)
-        return of_pieces(records, pieces, self._num_sensors)
 
     def decode_label(self, record: Record) -> Label:
         """Decodes a record of the labels topic.

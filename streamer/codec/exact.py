@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from streamer.codec import checks
 from streamer.codec.checks import show
-from streamer.codec.layout import Layout, follow, num_unknown
+from streamer.codec.layout import Layout, Path, follow, unknown
 from streamer.codec.quality import Quality, quality_of
-from streamer.codec.wire import fields_of
+from streamer.codec.shapes import Shape
+from streamer.codec.wire import Fields, fields_of
 from streamer.errors import RecordError
 from streamer.records import Record
 from streamer.schema import CastEnd
@@ -34,7 +35,8 @@ class Piece:
         values_NF: NaN where a sensor said nothing.
         tag: The column of a tag message, -1 in other formats and for a tag of no sensor.
         is_bad: A tag whose value must not be used: nothing is carried past it.
-        num_unknown: Fields that no sensor bears, and tags.
+        unknown: Where its fields are that no sensor bears.
+        shape: What it looks like.
     """
 
     cast_id: str
@@ -42,9 +44,15 @@ class Piece:
     ts: int
     period_ms: int
     values_NF: Float64Array
+    unknown: list[Path]
+    shape: Shape
     tag: int = -1
     is_bad: bool = False
-    num_unknown: int = 0
+
+    @property
+    def num_unknown(self) -> int:
+        """Fields and tags that no sensor bears."""
+        return len(self.unknown) + (self.shape.kind == "tag" and self.tag < 0)
 
 
 class ExactDecoder:
@@ -60,13 +68,14 @@ class ExactDecoder:
         Raises:
             RecordError: With a reason such as ``bad_json``, ``bad_cast_id``, ``wrong_arity``.
         """
-        fields = fields_of(record, self._source.content_type, unwrap=self._layout.unwrap)
+        found = fields_of(record, self._source.content_type, unwrap=self._layout.unwrap)
+        fields = found.fields
         if follow(fields, self._layout.paths["event"]) is not ...:
             return self._cast_end(fields, record)
         kind = self._format(fields)
         if kind == "wide":
-            return self._wide(fields, record)
-        return self._chunk(fields, record) if kind == "chunk" else self._tag(fields, record)
+            return self._wide(found, record)
+        return self._chunk(found, record) if kind == "chunk" else self._tag(found, record)
 
     def _format(self, fields: dict[str, Any]) -> str:
         if self._source.format != "auto":
@@ -85,21 +94,22 @@ class ExactDecoder:
             raise RecordError("unknown_event", f"event is {show(event)}, expected 'cast_end'")
         return CastEnd(
             cast_id=checks.cast_id(self._layout.get("cast_id", fields, record)),
-            ts=self._ts(fields, record),
+            ts=checks.time(self._layout.time, "ts", self._layout.get("ts", fields, record)),
             group=checks.text("group", self._layout.get("group", fields, record)),
         )
 
-    def _wide(self, fields: dict[str, Any], record: Record) -> Piece:
-        row = [follow(fields, path) for path in self._layout.sensor_paths]
-        return self._piece(fields, record, self._numbers([row]), "wide")
+    def _wide(self, found: Fields, record: Record) -> Piece:
+        row = [follow(found.fields, path) for path in self._layout.sensor_paths]
+        return self._piece(found, record, self._numbers([row]), "wide")
 
-    def _chunk(self, fields: dict[str, Any], record: Record) -> Piece:
+    def _chunk(self, found: Fields, record: Record) -> Piece:
+        fields = found.fields
         values = self._layout.get("values", fields, record)
         values_NF = self._packed(values) if isinstance(values, bytes) else self._rows(values)
         period_ms = self._layout.get("period_ms", fields, record)
         if type(period_ms) is not int or not 1 <= period_ms <= MAX_PERIOD_MS:
             raise RecordError("bad_chunk", f"period_ms is {show(period_ms)}, expected 1 to {MAX_PERIOD_MS}")
-        return self._piece(fields, record, values_NF, "chunk", period_ms=period_ms)
+        return self._piece(found, record, values_NF, "chunk", period_ms=period_ms)
 
     def _rows(self, values: Any) -> Float64Array:
         if not isinstance(values, list) or not 1 <= len(values) <= MAX_CHUNK_ROWS:
@@ -123,7 +133,8 @@ class ExactDecoder:
             raise RecordError("bad_chunk", f"values must hold 1 to {MAX_CHUNK_ROWS} rows")
         return np.frombuffer(values, "<f4").reshape(num_rows, num_columns).astype(np.float64)
 
-    def _tag(self, fields: dict[str, Any], record: Record) -> Piece:
+    def _tag(self, found: Fields, record: Record) -> Piece:
+        fields = found.fields
         name = self._layout.get("tag", fields, record)
         if not isinstance(name, str):
             raise RecordError("bad_tag", f"tag is {show(name)}, expected a text")
@@ -141,9 +152,8 @@ class ExactDecoder:
             if value is ...:
                 raise RecordError("bad_value", f"{self._layout.sensors[column]} has no value")
             row[column] = value
-        piece = self._piece(fields, record, self._numbers([row]), "tag")
+        piece = self._piece(found, record, self._numbers([row]), "tag")
         piece.tag, piece.is_bad = column, is_bad
-        piece.num_unknown += column < 0
         return piece
 
     def _numbers(self, rows: list[list[Any]]) -> Float64Array:
@@ -160,21 +170,18 @@ class ExactDecoder:
             raise RecordError("bad_value", "a value does not fit into float32") from exc
 
     def _piece(
-        self,
-        fields: dict[str, Any],
-        record: Record,
-        values_NF: Float64Array,
-        kind: str,
-        *,
-        period_ms: int = 0,
+        self, found: Fields, record: Record, values_NF: Float64Array, kind: str, *, period_ms: int = 0
     ) -> Piece:
+        fields = found.fields
+        ts = self._layout.get("ts", fields, record)
         return Piece(
             cast_id=checks.cast_id(self._layout.get("cast_id", fields, record)),
             strand=self._strand(fields, record),
-            ts=self._ts(fields, record),
+            ts=checks.time(self._layout.time, "ts", ts),
             period_ms=period_ms,
             values_NF=values_NF,
-            num_unknown=num_unknown(fields, self._layout.known[kind]),
+            unknown=unknown(fields, self._layout.known[kind]),
+            shape=Shape(kind, found.content_type, isinstance(ts, str), found.is_wrapped),
         )
 
     def _strand(self, fields: dict[str, Any], record: Record) -> int | None:
@@ -187,6 +194,3 @@ class ExactDecoder:
         ):
             value = int(value)
         return checks.strand(value)
-
-    def _ts(self, fields: dict[str, Any], record: Record) -> int:
-        return checks.time(self._layout.time, "ts", self._layout.get("ts", fields, record))

@@ -108,26 +108,29 @@ class Finisher:
 
 
 def _columns(part: Part, values_NF: FloatArray, stop_NF: BoolArray | None) -> ReadingColumns:
-    codes = {cast_id: code for code, cast_id in enumerate(dict.fromkeys(part.cast_ids))}
+    distinct = dict.fromkeys(part.cast_ids) if part.distinct is None else part.distinct
+    codes = {cast_id: code for code, cast_id in enumerate(distinct)}
+    cast_R = np.fromiter(map(codes.__getitem__, part.cast_ids), np.int64, len(part))
     return ReadingColumns(
         record_R=part.record_R,
-        cast_R=np.fromiter(map(codes.__getitem__, part.cast_ids), np.int64, len(part)),
+        cast_R=cast_R,
         ts_R=part.ts_R,
         period_R=part.period_R,
         num_rows_R=part.num_rows_R,
         values_NF=values_NF,
         stop_NF=stop_NF if stop_NF is not None and stop_NF.any() else None,
         cast_ids=list(codes),
-        strands=_first_strands(part, codes),
+        strands=_first_strands(part, cast_R, len(codes)),
     )
 
 
-def _first_strands(part: Part, codes: dict[str, int]) -> list[int | None]:
+def _first_strands(part: Part, cast_R: IntArray, num_casts: int) -> list[int | None]:
     """The first strand named for each cast."""
-    # Walked backwards, so that the first one is the last to be put down.
-    named = zip(reversed(part.cast_ids), reversed(part.strands), strict=True)
-    first = dict(named)
-    if None in first.values():
-        named = zip(reversed(part.cast_ids), reversed(part.strands), strict=True)
-        first = {cast_id: strand for cast_id, strand in named if strand is not None}
-    return [first.get(cast_id) for cast_id in codes]
+    strands: list[int | None] = [None] * num_casts
+    if None in part.strands:
+        for cast, strand in zip(cast_R.tolist(), part.strands, strict=True):
+            if strands[cast] is None:
+                strands[cast] = strand
+        return strands
+    _, first_C = np.unique(cast_R, return_index=True)
+    return [part.strands[reading] for reading in first_C.tolist()]

@@ -29,7 +29,7 @@ class LabelDecoder:
         Raises:
             RecordError: A field is missing or of the wrong type.
         """
-        fields = fields_of(record, JSON, unwrap=self._unwrap)
+        fields = fields_of(record, JSON, unwrap=self._unwrap).fields
         found = {name: _get(path, fields, record) for name, path in self._paths.items()}
         defect = found["defect"]
         if defect is not None and not isinstance(defect, bool):

@@ -25,6 +25,9 @@ class Layout:
         sensors: Names, in column order.
         sensor_paths: Their fields in a wide message.
         known: By format, the fields that are not unknown.
+        telling: Fields that tell one format from another.
+        may_be_fast: Whether all fields lie in the value.
+        unwrap: Whether Kafka Connect's envelope is taken off.
     """
 
     def __init__(self, sensors: Sequence[SensorConfig], source: SourceConfig) -> None:
@@ -43,6 +46,13 @@ class Layout:
             "chunk": tree([*common, self.paths["values"], self.paths["period_ms"]]),
             "tag": tree([*common, *tag]),
         }
+        # Fields that lie beside the value are fetched one by one.
+        self.may_be_fast = not self.origins
+        # What tells one format from another: these fields never become unknown ones that are skipped.
+        self.telling = [self.paths["event"]]
+        if source.format == "auto":
+            self.telling += [self.paths["values"], *self.sensor_paths]
+            self.telling += [self.paths["tag"]] if "tag" in self.paths else []
         # A source that looks for its fields below `payload` has an envelope of its own.
         self.unwrap = all(path[0] != "payload" for path in [*self.paths.values(), *self.sensor_paths])
 
@@ -97,10 +107,10 @@ def tree(paths: Iterable[Path]) -> Tree:
     return root
 
 
-def num_unknown(fields: dict[str, Any], known: Tree) -> int:
-    """How many fields stand beside the known ones, in each object that is looked into."""
-    num = len(fields.keys() - known.keys())
+def unknown(fields: dict[str, Any], known: Tree) -> list[Path]:
+    """The fields that stand beside the known ones, in each object that is looked into."""
+    found: list[Path] = [(name,) for name in fields if name not in known]
     for name, below in known.items():
         if below is not None and isinstance(fields.get(name), dict):
-            num += num_unknown(fields[name], below)
-    return num
+            found += [(name, *path) for path in unknown(fields[name], below)]
+    return found

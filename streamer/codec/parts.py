@@ -5,7 +5,7 @@ Shape suffixes: R readings, N rows, F sensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ class Part:
         record_R: Ascending.
         values_NF: float64, or float32 where they were sent so.
         tag_R: None where no reading is a tag, and so on.
+        distinct: The cast ids in order of appearance, if they are known already.
     """
 
     record_R: IntArray
@@ -38,6 +39,7 @@ class Part:
     tag_R: IntArray | None = None
     bad_R: BoolArray | None = None
     unknown_R: IntArray | None = None
+    distinct: Collection[str] | None = None
 
     def __len__(self) -> int:
         return len(self.record_R)

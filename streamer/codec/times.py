@@ -18,7 +18,7 @@ MIN_TS, MAX_TS = 631_152_000_000, 4_102_444_800_000
 SENT_AT = "sent-at"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Units of a number: how many make a millisecond, or how many milliseconds one is.
+# How many of a unit make a millisecond.
 _PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 _NAMES = {"ms": "milliseconds", "s": "seconds", "us": "microseconds", "ns": "nanoseconds"}
 
@@ -68,6 +68,7 @@ class TimeReader:
 
     def __init__(self, config: TimeConfig) -> None:
         self.unit = config.unit
+        self.per_ms = _PER_MS.get(config.unit, 1)
         self._zone = None if config.zone is None else ZoneInfo(config.zone)
 
     @property
@@ -87,7 +88,7 @@ class TimeReader:
         return ms if ms is not None and MIN_TS <= ms <= MAX_TS else None
 
     def _number(self, value: int | float) -> int | None:
-        if self.unit == "rfc3339" or not math.isfinite(value):
+        if self.unit == "rfc3339" or (isinstance(value, float) and not math.isfinite(value)):
             return None
         if self.unit == "s":
             # To the nearest: 1763796000.123 s are 1763796000122.99995 ms in floating point.
@@ -96,7 +97,7 @@ class TimeReader:
             if not value.is_integer():
                 return None
             value = int(value)
-        return value // _PER_MS[self.unit]
+        return value // self.per_ms
 
     def _text(self, value: str) -> int | None:
         match = _RFC3339.fullmatch(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,7 @@ _DECODE: dict[str, Callable[[bytes], Any]] = {
 }
 _ENVELOPE = {"schema", "payload"}
 # msgspec raises more than its own errors on nonsense: keys that cannot be hashed, times out of range.
-_FAULTS = (
+FAULTS = (
     msgspec.MsgspecError,
     RecursionError,
     UnicodeDecodeError,
@@ -54,7 +54,15 @@ def content_type(headers: Headers, default: str) -> str:
     return default
 
 
-def fields_of(record: Record, default: str, *, unwrap: bool = True) -> dict[str, Any]:
+class Fields(NamedTuple):
+    """The fields of one record, and what they were wrapped in."""
+
+    fields: dict[str, Any]
+    content_type: str
+    is_wrapped: bool
+
+
+def fields_of(record: Record, default: str, *, unwrap: bool = True) -> Fields:
     """The fields of one record.
 
     Args:
@@ -72,15 +80,16 @@ def fields_of(record: Record, default: str, *, unwrap: bool = True) -> dict[str,
         raise RecordError("schema_registry", _framed(record.value), stage="decode")
     try:
         fields = _DECODE[kind](record.value)
-    except _FAULTS as exc:
+    except FAULTS as exc:
         raise _malformed(kind, f"not {_name(kind)}: {_why(record.value, kind, exc)}") from exc
-    if unwrap and isinstance(fields, dict) and fields.keys() == _ENVELOPE:
+    is_wrapped = unwrap and isinstance(fields, dict) and fields.keys() == _ENVELOPE
+    if is_wrapped:
         fields = fields["payload"]
         if fields is None:
             raise RecordError("tombstone", "the envelope has no payload", stage="decode")
     if not isinstance(fields, dict):
         raise _malformed(kind, f"expected an object, found {show(fields)}")
-    return fields
+    return Fields(fields, kind, is_wrapped)
 
 
 def _name(kind: str) -> str:

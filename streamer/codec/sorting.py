@@ -1,0 +1,125 @@
+"""Which records of a batch go the fast way, and which one by one.
+
+A batch is tried as the shape that the last one had. Of what is left, the first record is decoded exactly: that
+tells its shape, and the rest is tried as that. Odd records end up being decoded exactly, every one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamer.codec.exact import ExactDecoder, Piece
+from streamer.codec.fast import FastDecoder
+from streamer.codec.finish import Refused
+from streamer.codec.layout import Layout
+from streamer.codec.parts import Part, of_pieces
+from streamer.codec.shapes import Shape
+from streamer.codec.wire import content_type
+from streamer.errors import RecordError
+from streamer.records import IntArray, RecordBatch
+from streamer.schema import CastEnd
+
+# Smaller: msgspec is set up for a handful of records. Larger: as many are decoded one by one.
+MIN_FAST_RECORDS = 8
+
+
+@dataclass(slots=True)
+class Sorted:
+    """A batch, taken apart; records are named by their index in it."""
+
+    parts: list[Part] = field(default_factory=list)
+    controls: list[tuple[int, CastEnd]] = field(default_factory=list)
+    refused: Refused = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+
+
+class Sorter:
+    """Decodes batches of one source; remembers what the last one looked like, which changes its speed only."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._exact = ExactDecoder(layout)
+        self._fast: dict[Shape, FastDecoder] = {}
+        # By content type: the shape that most of the last batch had.
+        self._usual: dict[str, Shape] = {}
+
+    def sort_out(self, batch: RecordBatch, without: Collection[int]) -> Sorted:
+        """Decodes all records but some.
+
+        Args:
+            batch: Records of one partition.
+            without: Indices of records that are refused already.
+        """
+        done = Sorted()
+        for kind, record_M in self._by_content_type(batch, without, done).items():
+            self._decode(batch, kind, record_M, done)
+        done.parts.append(of_pieces(done.records, done.pieces, len(self._layout.sensors)))
+        return done
+
+    def _by_content_type(
+        self, batch: RecordBatch, without: Collection[int], done: Sorted
+    ) -> dict[str, IntArray]:
+        default = self._layout.source.content_type
+        if batch.headers is None:
+            return {default: np.arange(len(batch), dtype=np.int64)}
+        kinds: dict[str, list[int]] = {}
+        for index, headers in enumerate(batch.headers):
+            if index in without:
+                continue
+            try:
+                kind = content_type(headers, default) if headers else default
+            except RecordError as exc:
+                done.refused.append((index, exc))
+            else:
+                kinds.setdefault(kind, []).append(index)
+        return {kind: np.array(indices, dtype=np.int64) for kind, indices in kinds.items()}
+
+    def _decode(self, batch: RecordBatch, kind: str, record_M: IntArray, done: Sorted) -> None:
+        left_M, tried, largest = record_M, set[Shape](), 0
+        shape = self._usual.get(kind)
+        while left_M.size:
+            if shape is not None and shape not in tried and left_M.size >= MIN_FAST_RECORDS:
+                tried.add(shape)
+                part, left_M = self._fast_decoder(shape).decode(left_M, _values(batch, left_M))
+                if part is not None:
+                    done.parts.append(part)
+                    if len(part) > largest:
+                        largest, self._usual[kind] = len(part), shape
+                continue
+            shape = self._decode_first(batch, left_M, done)
+            left_M = left_M[1:]
+            if shape is not None and done.pieces[-1].unknown and self._learn(shape, done.pieces[-1]):
+                tried.discard(shape)
+
+    def _decode_first(self, batch: RecordBatch, record_M: IntArray, done: Sorted) -> Shape | None:
+        index = int(record_M[0])
+        try:
+            message = self._exact.decode(batch.record(index))
+        except RecordError as exc:
+            done.refused.append((index, exc))
+            return None
+        if isinstance(message, CastEnd):
+            done.controls.append((index, message))
+            return None
+        done.records.append(index)
+        done.pieces.append(message)
+        return message.shape if self._layout.may_be_fast else None
+
+    def _learn(self, shape: Shape, piece: Piece) -> bool:
+        return self._fast_decoder(shape).learn(piece.unknown)
+
+    def _fast_decoder(self, shape: Shape) -> FastDecoder:
+        if shape not in self._fast:
+            self._fast[shape] = FastDecoder(self._layout, shape)
+        return self._fast[shape]
+
+
+def _values(batch: RecordBatch, record_M: IntArray) -> list[bytes | None]:
+    if record_M.size == len(batch):
+        return list(batch.values)
+    values = batch.values
+    return [values[index] for index in record_M.tolist()]

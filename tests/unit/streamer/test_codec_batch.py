@@ -1,0 +1,222 @@
+"""A batch decodes as its records do one by one, whatever lies beside them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.codec import Codec
+from streamer.columns import DecodedBatch
+from streamer.config import SensorConfig
+from streamer.records import Headers, Record, RecordBatch
+from streamer.sources import SourceConfig
+
+TS = 1_763_796_000_000
+SENSORS = (SensorConfig(name="speed"), SensorConfig(name="level", unit="mm"))
+MSGPACK: Headers = (("content-type", b"application/msgpack"),)
+SOURCES = {
+    "auto": SourceConfig(topic="r"),
+    "wide": SourceConfig(topic="r", format="wide"),
+    "chunk": SourceConfig(topic="r", format="chunk"),
+    "tag": SourceConfig.model_validate(
+        {
+            "topic": "r",
+            "format": "tag",
+            "tags": {"a": "speed", "b.c": "level"},
+            "unknown_tags": "refuse",
+            "quality": {"scheme": "opc_ua", "uncertain": "bad"},
+        }
+    ),
+    "nested": SourceConfig.model_validate(
+        {
+            "topic": "r",
+            "fields": {"ts": "meta.ts", "cast_id": "meta.cast", "tag": "meta.tag", "event": "meta.event"},
+            "sensors": {"level": {"field": "body.level", "unit": "in", "min": -1000, "max": 1000}},
+        }
+    ),
+    "seconds": SourceConfig.model_validate(
+        {"topic": "r", "time": {"unit": "s"}, "content_type": "application/msgpack"}
+    ),
+    "local": SourceConfig.model_validate(
+        {"topic": "r", "time": {"unit": "rfc3339", "zone": "Europe/Vienna"}}
+    ),
+}
+CODECS = {name: Codec(SENSORS, source) for name, source in SOURCES.items()}
+
+odd = st.sampled_from([None, True, False, "x", "", [], {}, -1, 0, 1.5, 10**30, 10**400, 1e39, [[1]], "1.5"])
+number = st.one_of(
+    st.floats(-2000, 2000), st.integers(-2000, 2000), st.sampled_from([1e38, -3e38, 3.5e38, 0.1])
+)
+value = st.one_of(number, number, number, st.none(), odd)
+time = st.sampled_from(
+    [
+        *(TS, TS, TS + 1, TS // 1000, TS / 1000 + 0.123, TS * 1000, float(TS)),
+        *("2025-11-22T07:20:00.1234567Z", "2025-11-22T07:20:00+01:00", "2025-11-22T07:20:00"),
+        *("2025-10-26T02:30:00", "2025-03-30T02:30:00"),
+    ]
+)
+usually = {
+    "cast_id": st.one_of(st.sampled_from(["C1", "C2", "C3"]), st.sampled_from(["C1", "a/b", 5])),
+    "ts": st.one_of(st.just(TS), time, odd),
+}
+perhaps: dict[str, st.SearchStrategy[Any]] = {
+    "strand": st.one_of(st.integers(0, 9), st.none(), odd),
+    "speed": value,
+    "level": value,
+    "period_ms": st.one_of(st.integers(1, 1000), odd),
+    "values": st.one_of(st.lists(st.lists(value, min_size=2, max_size=2), min_size=1, max_size=3), odd),
+    "tag": st.one_of(st.sampled_from(["speed", "level", "a", "b.c", "other"]), odd),
+    "value": value,
+    "quality": st.one_of(
+        st.sampled_from(["good", "Bad_X", "uncertain", 0, 1 << 30, 192, True, False, 1]), odd
+    ),
+    "event": st.one_of(st.just("cast_end"), odd),
+    "group": st.one_of(st.just("H1"), odd),
+    "other": odd,
+    "schema": odd,
+    "payload": odd,
+    "meta": st.one_of(
+        st.fixed_dictionaries(
+            usually, optional={"tag": st.just("speed"), "event": st.just("cast_end"), "x": odd}
+        ),
+        odd,
+    ),
+    "body": st.one_of(st.fixed_dictionaries({"level": value}, optional={"y": odd}), odd),
+}
+
+
+def some(*names: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Messages that have these fields, as a rule, and perhaps others."""
+    required = {name: {**usually, **perhaps}[name] for name in ("cast_id", "ts", *names)}
+    others = {name: strategy for name, strategy in perhaps.items() if name not in names}
+    plain = st.fixed_dictionaries(required)
+    return st.one_of(plain, plain, st.fixed_dictionaries(required, optional=others))
+
+
+message = st.one_of(
+    some("strand", "speed", "level"),
+    some("strand", "speed", "level"),
+    some("period_ms", "values"),
+    some("tag", "value", "quality"),
+    some("tag", "value"),
+    some("event"),
+    some("meta", "body", "speed"),
+    st.fixed_dictionaries({"schema": odd, "payload": st.one_of(some("speed", "level"), odd)}),
+)
+packed = st.builds(
+    lambda fields, rows, cut: {
+        **fields,
+        "period_ms": 100,
+        "values": struct.pack(f"<{len(rows)}f", *rows)[cut:],
+    },
+    st.fixed_dictionaries({**usually, "strand": perhaps["strand"]}, optional={"other": odd}),
+    st.lists(st.floats(width=32), min_size=2, max_size=8),
+    st.sampled_from([0, 0, 0, 0, 4, 1]),
+)
+
+
+def to_json(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def to_msgpack(fields: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.msgpack.encode(fields)
+    except OverflowError:
+        return b"\xc1"
+
+
+body = st.one_of(
+    st.tuples(message.map(to_json), st.just(())),
+    st.tuples(message.map(to_json), st.just(())),
+    st.tuples(packed.map(to_msgpack), st.just(MSGPACK)),
+    st.tuples(message.map(to_msgpack), st.just(MSGPACK)),
+    st.tuples(
+        st.sampled_from([None, b"", b"{", b"[]", b"\x00\x00\x00\x00\x01{}", b'{"a":{}{}', b"{}\n{}"]),
+        st.sampled_from([(), MSGPACK, (("content-type", b"text/csv"),)]),
+    ),
+    st.tuples(
+        message.map(to_json), st.sampled_from([(("sent-at", b"1763796000001"),), (("sent-at", b"x"),)])
+    ),
+)
+
+
+def batch_of(bodies: list[tuple[bytes | None, Headers]]) -> RecordBatch:
+    return RecordBatch.of(
+        [Record("r", 0, offset, TS, b"k", value, headers) for offset, (value, headers) in enumerate(bodies)]
+    )
+
+
+def told(decoded: DecodedBatch, first: int = 0) -> list[tuple[Any, ...]]:
+    """What a batch says of each record, in a form that can be compared."""
+    columns = decoded.readings
+    said: dict[int, tuple[Any, ...]] = {
+        index + first: ("refused", error.reason, str(error), error.stage) for index, error in decoded.refused
+    }
+    said |= {index + first: ("control", event) for index, event in decoded.controls}
+    stop_NF = np.zeros(columns.values_NF.shape, bool) if columns.stop_NF is None else columns.stop_NF
+    ends = np.cumsum(columns.num_rows_R)
+    for r, index in enumerate(columns.record_R.tolist()):
+        rows = slice(int(ends[r] - columns.num_rows_R[r]), int(ends[r]))
+        said[index + first] = (
+            "reading",
+            columns.cast_ids[columns.cast_R[r]],
+            int(columns.ts_R[r]),
+            int(columns.period_R[r]),
+            columns.values_NF[rows].tobytes(),
+            stop_NF[rows].tobytes(),
+        )
+    return [(*said[index], int(decoded.log_time_M[index - first])) for index in sorted(said)]
+
+
+def strands_of(batches: list[DecodedBatch]) -> dict[str, int | None]:
+    """The first strand named for each cast, over batches in order."""
+    found: dict[str, int | None] = {}
+    for decoded in batches:
+        for cast_id, strand in zip(decoded.readings.cast_ids, decoded.readings.strands, strict=True):
+            found[cast_id] = strand if found.get(cast_id) is None else found[cast_id]
+    return found
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@given(bodies=st.lists(body, min_size=1, max_size=40), repeated=st.booleans())
+def test_a_batch_is_what_its_records_are_one_by_one(
+    source: str, bodies: list[tuple[bytes | None, Headers]], repeated: bool
+) -> None:
+    bodies = bodies * 3 if repeated else bodies
+    batch = batch_of(bodies)
+    # The codec of the batch has seen other batches; a new one has not.
+    decoded = CODECS[source].decode(batch)
+    new = Codec(SENSORS, SOURCES[source])
+    alone = [new.decode(RecordBatch.of([batch.record(index)])) for index in range(len(batch))]
+    assert told(decoded) == [said for index, one in enumerate(alone) for said in told(one, index)]
+    assert len(told(decoded)) == len(batch)
+    assert decoded.num_unknown_fields == sum(one.num_unknown_fields for one in alone)
+    assert decoded.num_bad_quality == sum(one.num_bad_quality for one in alone)
+    assert decoded.num_out_of_range.total() == sum(one.num_out_of_range.total() for one in alone)
+    assert strands_of([decoded]) == strands_of(alone)
+    assert all(np.isfinite(row) | np.isnan(row) for row in decoded.readings.values_NF.ravel())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@given(
+    bodies=st.lists(
+        st.tuples(
+            st.one_of(st.none(), st.binary(max_size=60), message.map(to_json).map(lambda raw: raw[:-3])),
+            st.sampled_from([(), MSGPACK, (("sent-at", None),)]),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_random_bytes_are_refused_and_nothing_else(
+    source: str, bodies: list[tuple[bytes | None, Headers]]
+) -> None:
+    assert len(told(CODECS[source].decode(batch_of(bodies)))) == len(bodies)
