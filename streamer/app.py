@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import structlog
 
-from streamer.config import StreamerSettings, TopicsConfig
+from streamer.config import StreamerSettings
 from streamer.dead_letters import DeadLetters
 from streamer.errors import BrokerUnavailableError
 from streamer.http import Health, HttpServer
@@ -27,10 +27,11 @@ log = structlog.get_logger()
 MAX_SILENCE_S = 120.0
 
 
-def input_topics(topics: TopicsConfig) -> dict[str, TopicSpec]:
+def input_topics(settings: StreamerSettings) -> dict[str, TopicSpec]:
     """The topics that the streamer reads and writes, as it creates them."""
+    topics = settings.topics
     spec = TopicSpec(topics.num_partitions, topics.replication_factor)
-    return {topics.readings: spec, topics.labels: spec, topics.dead_letters: spec}
+    return dict.fromkeys((*settings.reading_topics, topics.labels, topics.dead_letters), spec)
 
 
 def run_streamer(settings: StreamerSettings, stop: StopRequest, *, reset: bool = False) -> None:
@@ -55,7 +56,7 @@ def run_streamer(settings: StreamerSettings, stop: StopRequest, *, reset: bool =
         wait_for_server(claim, stop, health)
         wait_for_server(lambda: have_topics(settings), stop, health)
         producer = stack.enter_context(wait_for_server(lambda: Producer(settings.kafka), stop, health))
-        topics = (settings.topics.readings, settings.topics.labels)
+        topics = (*settings.reading_topics, settings.topics.labels)
         consumer = wait_for_server(
             lambda: GroupConsumer(settings.kafka, settings.consumer, topics), stop, health
         )
@@ -82,7 +83,7 @@ def have_topics(settings: StreamerSettings) -> None:
     Raises:
         BrokerUnavailableError: The broker does not answer, or a topic is missing.
     """
-    wanted = input_topics(settings.topics)
+    wanted = input_topics(settings)
     if settings.topics.create:
         ensure_topics(settings.kafka, wanted)
     elif missing := missing_topics(settings.kafka, wanted):

@@ -42,6 +42,11 @@ class RecordError(CastingError):
         self.reason = reason
         self.stage = stage
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the record was judged by its cast (all or some of its rows came too late), not refused."""
+        return self.reason in ("late", "partly_late")
+
 
 class RefusedError(CastingError):
     """What lies outside (a namespace, a server's setting, a topic) contradicts the configuration."""

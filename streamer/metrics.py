@@ -30,6 +30,8 @@ class StreamerMetrics:
         self.steps = counter("steps", "Rows of applied readings by outcome.", "outcome")
         self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", "reason")
         self.unknown_fields = counter("unknown_fields", "Fields of readings that no sensor bears.")
+        self.bad_quality = counter("bad_quality", "Values that their gateway marked as bad: gaps.")
+        self.out_of_range = counter("out_of_range", "Values outside the physical range: gaps.", "sensor")
         self.windows_sealed = counter("windows_sealed", "Windows that became final.")
         self.log_gaps = counter("log_gaps", "Records that retention removed before they were read.", "topic")
         self.outages = counter("outages", "Times that a server did not take our work.", "server")

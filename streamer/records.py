@@ -53,7 +53,6 @@ class RecordBatch:
         timestamp_M: Kafka's own, epoch ms.
         keys, values: M each.
         headers: M, or None where no record of the batch has any.
-        num_producer_batches: How many requests of producers brought them, 0 where the client does not tell.
     """
 
     source: Partition
@@ -62,7 +61,6 @@ class RecordBatch:
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     headers: Sequence[Headers] | None = None
-    num_producer_batches: int = 0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -82,6 +80,20 @@ class RecordBatch:
             key=self.keys[index],
             value=self.values[index],
             headers=() if self.headers is None else self.headers[index],
+        )
+
+    def since(self, offset: int) -> RecordBatch:
+        """The records from an offset on."""
+        at = int(np.searchsorted(self.offset_M, offset))
+        if at == 0:
+            return self
+        return RecordBatch(
+            self.source,
+            self.offset_M[at:],
+            self.timestamp_M[at:],
+            self.keys[at:],
+            self.values[at:],
+            None if self.headers is None else self.headers[at:],
         )
 
     @classmethod

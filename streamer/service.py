@@ -16,59 +16,62 @@ and reading goes on from the smaller of Redis' position and the committed offset
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from streamer.codec import Codec, log_time
+from streamer.assignment import Assignment, last_record
+from streamer.codec import Codec
 from streamer.config import StreamerSettings
 from streamer.dead_letters import DeadLetters
 from streamer.errors import (
     BrokerUnavailableError,
-    CastingError,
     FencedError,
     OffsetGoneError,
     RecordError,
-    RefusedError,
     StoreUnavailableError,
-    UnavailableError,
 )
 from streamer.http import Health
 from streamer.kafka import GroupConsumer
 from streamer.metrics import StreamerMetrics
 from streamer.partition import ReadingsPartition
-from streamer.records import Partition, Record
-from streamer.schema import CastEnd, Label, Reading
+from streamer.records import Partition, RecordBatch
+from streamer.schema import Label
 from streamer.store.casts import CastState, CastStore
 from streamer.store.index import WindowIndex
 from streamer.store.positions import PositionStore
-from streamer.timeline import Grid, Lateness, LogClock
+from streamer.timeline import LogClock
 from streamer.windows import windows_between
 
 log = structlog.get_logger()
 
-# Smaller: a dead Redis is asked more often than it helps. Larger: a mended one is noticed later.
-MAX_BACKOFF_S = 5.0
 # Smaller: more round trips of an idle member. Larger: an outage is seen later when nothing arrives.
 CHECK_INTERVAL_S = 1.0
+
+Batches = Mapping[Partition, Sequence[RecordBatch]]
 
 
 @dataclass(slots=True)
 class BatchResult:
-    """What one turn of the loop did."""
+    """What one turn of the loop did.
+
+    Attributes:
+        dead_letters: Records of the labels topics that were refused, by partition.
+    """
 
     records: Counter[str] = field(default_factory=Counter)
     num_sealed: int = 0
+    dead_letters: Counter[Partition] = field(default_factory=Counter)
 
 
 class StreamerService:
     """Runs one member of the consumer group.
 
     Args:
+        codecs: Of each readings topic; absent: as the sources are configured.
         reset: Read the topics from their beginning although the group has committed offsets.
         clock: Monotonic seconds.
     """
@@ -84,6 +87,7 @@ class StreamerService:
         dead_letters: DeadLetters,
         metrics: StreamerMetrics,
         health: Health,
+        codecs: Mapping[str, Codec] | None = None,
         reset: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,26 +99,22 @@ class StreamerService:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._health = health
-        self._reset = reset
         self._clock = clock
-        self._codec = Codec(settings.data.sensors)
-        self._grid = Grid(settings.data.period_ms, settings.data.grid_phase_ms)
-        bounds = settings.event_time
-        self._bounds = Lateness(
-            allowed_ms=int(bounds.allowed_lateness_s * 1000),
-            idle_ms=int(bounds.idle_timeout_s * 1000),
-            max_future_ms=int(bounds.max_future_s * 1000),
-            max_past_ms=int(bounds.max_past_s * 1000),
+        self._assignment = Assignment(
+            settings,
+            consumer=consumer,
+            casts=casts,
+            index=index,
+            positions=positions,
+            metrics=metrics,
+            health=health,
+            reset=reset,
+            clock=clock,
         )
-        self._readings: dict[Partition, ReadingsPartition] = {}
-        self._labels: dict[Partition, int] = {}  # next offset
-        self._to_load: set[Partition] = set()
-        self._was_reset: set[Partition] = set()
-        self._retry_at = 0.0
+        topics = settings.reading_topics
+        self._codecs = codecs or {topic: Codec.of(settings, topic) for topic in topics}
+        self._label_codec = self._codecs[topics[0]]
         self._check_at = 0.0
-        self._offset_gone: OffsetGoneError | None = None
-        self._num_gaps = 0
-        self._num_failures = 0
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Runs until told to stop.
@@ -127,7 +127,7 @@ class StreamerService:
             try:
                 self.run_once()
             except (StoreUnavailableError, BrokerUnavailableError, FencedError, OffsetGoneError) as exc:
-                self._suspend(exc)
+                self._assignment.suspend(exc)
 
     def run_once(self) -> BatchResult:
         """One turn of the loop.
@@ -135,204 +135,72 @@ class StreamerService:
         Raises:
             CastingError: Retriable ones leave Kafka and Redis as they are; call `run_once` again.
         """
-        records = [batch.record(k) for batch in self._consumer.poll() for k in range(len(batch))]  # 1
+        polled = self._consumer.poll()  # 1
         self._follow_rebalance()
         self._check_redis()
-        self._load_partitions()
         started = time.perf_counter()
         result = BatchResult()
-        batches = self._by_partition(records)
+        batches = self._by_partition(polled)
         self._take_readings(batches, result)  # 2
         labels = self._decode_labels(batches, result)
         self._dead_letters.flush()  # 3
         self._write_readings(result)  # 4
         self._write_labels(labels)
-        self._move_positions(batches)
+        self._move_positions(batches, result)
         self._commit(batches)  # 5
-        self._observe(result, len(records), time.perf_counter() - started)
+        num_records = sum(len(batch) for each in batches.values() for batch in each)
+        self._observe(result, num_records, time.perf_counter() - started)
         return result
 
-    def _by_partition(self, records: Sequence[Record]) -> dict[Partition, list[Record]]:
-        batches: dict[Partition, list[Record]] = defaultdict(list)
-        for record in records:
-            if record.source in self._readings or record.source in self._labels:
-                batches[record.source].append(record)
-        return batches
-
-    # Assignment
-
     def _follow_rebalance(self) -> None:
-        rebalance = self._consumer.take_rebalance()
-        if rebalance is None:
-            return
-        for partition in rebalance.revoked:
-            self._forget(partition)
-            self._to_load.discard(partition)
-        self._to_load |= rebalance.assigned
-        self._metrics.rebalances.inc()
-        log.info("assignment", revoked=_names(rebalance.revoked), assigned=_names(rebalance.assigned))
-        if not self._to_load and not self._num_failures:
-            self._health.ready()  # a member in reserve: there are fewer partitions than members
+        self._assignment.follow_rebalance()
+        self._assignment.load_due()
 
     def _check_redis(self) -> None:
         """Asks a quiet Redis whether it is there, and still the one that was loaded from."""
-        if (self._readings or self._labels) and self._clock() >= self._check_at:
+        if self._assignment and self._clock() >= self._check_at:
             self._check_at = self._clock() + CHECK_INTERVAL_S
             self._positions.check_server()
 
-    def _forget(self, partition: Partition) -> None:
-        self._readings.pop(partition, None)
-        self._labels.pop(partition, None)
-
-    def _load_partitions(self) -> None:
-        if not self._to_load or self._clock() < self._retry_at:
-            return
-        gaps = self._num_gaps
-        if self._num_failures:
-            self._positions.check_writable()
-        for partition in sorted(self._to_load):
-            self._load(partition)
-            self._to_load.discard(partition)
-            self._consumer.resume(partition)
-        if self._offset_gone and self._num_gaps == gaps:
-            raise RefusedError(
-                f"{self._offset_gone}: the log ends before what was read of it, so the topic was made anew or cut. "
-                "Use another consumer.group_id and redis.namespace, or empty the namespace and --reset"
-            )
-        self._offset_gone = None
-        if self._num_failures:
-            log.info("recovered", after_failures=self._num_failures)
-        self._num_failures = 0
-        self._health.ready()
-
-    def _load(self, partition: Partition) -> None:
-        position = self._positions.load(partition)
-        offset = self._start_offset(partition, position.offset if position else None)
-        pending = self._casts.open_casts(partition)
-        finished = self._index.update(pending).finished
-        if partition.topic == self._settings.topics.labels:
-            self._casts.finish(partition, pending)
-            self._labels[partition] = offset
-        else:
-            self._casts.finish(partition, finished)
-            clock = position.clock if position else LogClock()
-            known = position.offset if position else None
-            state = ReadingsPartition(partition, offset, known, clock, self._grid, self._bounds)
-            state.adopt(self._casts.load(partition, sorted(pending - finished)))
-            self._readings[partition] = state
-        self._consumer.seek(partition, offset)
-
-    def _start_offset(self, partition: Partition, position: int | None) -> int:
-        committed = self._consumer.committed(partition)
-        beginning = self._consumer.beginning_offset(partition)
-        if self._reset and partition not in self._was_reset:
-            return beginning
-        if position is None and committed is not None:
-            if self._positions.load_all():
-                # Redis knows its other partitions: a power cut took the first writes of this one.
-                return beginning
-            raise RefusedError(
-                f"{partition}: the group {self._settings.consumer.group_id} has read up to offset {committed}, "
-                f"but namespace {self._settings.redis.namespace} knows nothing of it; it was emptied, or it is "
-                "another one. Use another consumer.group_id, or --reset to read the topics from their beginning"
-            )
-        # Redis may have lost its last writes in a power cut: the smaller of the two is safe.
-        known = [offset for offset in (position, committed) if offset is not None]
-        offset = min(known, default=beginning)
-        if offset < beginning:
-            lost = beginning - offset
-            self._num_gaps += 1
-            self._metrics.log_gaps.labels(partition.topic).inc(lost)
-            log.error(
-                "retention passed us", partition=str(partition), records_lost=lost, go_on_from=beginning
-            )
-            return beginning
-        return offset
-
-    def _suspend(self, exc: CastingError) -> None:
-        """Forgets what is loaded and waits; the membership is kept by polling paused partitions."""
-        if self._num_failures == 0:
-            log.warning("waiting", error=str(exc))
-            if isinstance(exc, UnavailableError):
-                server = "redis" if isinstance(exc, StoreUnavailableError) else "kafka"
-                self._metrics.outages.labels(server).inc()
-        if isinstance(exc, UnavailableError):
-            self._health.not_ready(str(exc))
-        if isinstance(exc, OffsetGoneError):
-            self._offset_gone = exc
-        self._num_failures += 1
-        backoff = min(MAX_BACKOFF_S, 0.1 * 2 ** min(self._num_failures, 10))
-        self._retry_at = self._clock() + backoff * random.uniform(0.5, 1)
-        assigned = self._consumer.assignment()
-        self._readings.clear()
-        self._labels.clear()
-        self._to_load = set(assigned)
-        if assigned:
-            self._consumer.pause(*assigned)
+    def _by_partition(self, polled: Iterable[RecordBatch]) -> dict[Partition, list[RecordBatch]]:
+        batches: dict[Partition, list[RecordBatch]] = defaultdict(list)
+        for batch in polled:
+            if batch.source in self._assignment and len(batch := self._assignment.recognise(batch)):
+                batches[batch.source].append(batch)
+        return batches
 
     # 2. Decode and place
 
-    def _take_readings(self, batches: dict[Partition, list[Record]], result: BatchResult) -> None:
-        for source, partition in self._readings.items():
-            records = batches.get(source, [])
-            decoded = [self._decode_reading(record, result) for record in records]
-            self._load_casts(partition, decoded)
-            for record, message, at in decoded:
-                if at is not None:
-                    partition.observe(record, at)
-                if message is not None and at is not None:
-                    self._take(partition, record, message, at, result)
-                partition.offset = record.offset + 1
-            self._let_time_pass(partition, bool(records))
+    def _take_readings(self, batches: Batches, result: BatchResult) -> None:
+        for source, partition in self._assignment.readings.items():
+            ours = batches.get(source, ())
+            for batch in ours:
+                self._take(partition, batch, result)
+            self._let_time_pass(partition, bool(ours))
+            partition.settle()
 
-    def _decode_reading(
-        self, record: Record, result: BatchResult
-    ) -> tuple[Record, Reading | CastEnd | None, int | None]:
-        at = None
-        try:
-            at = log_time(record)
-            return record, self._codec.decode_reading(record), at
-        except RecordError as exc:
-            self._reject(record, exc, result)
-            return record, None, at
-
-    def _load_casts(
-        self,
-        partition: ReadingsPartition,
-        decoded: Sequence[tuple[Record, Reading | CastEnd | None, int | None]],
-    ) -> None:
-        named = dict.fromkeys(message.cast_id for _, message, _ in decoded if message is not None)
-        unknown = [cast_id for cast_id in named if cast_id not in partition.casts]
-        if unknown:
+    def _take(self, partition: ReadingsPartition, batch: RecordBatch, result: BatchResult) -> None:
+        decoded = self._codecs[batch.source.topic].decode(batch)
+        if unknown := partition.unknown_casts(decoded):
             partition.adopt(self._casts.load(partition.source, unknown))
+        taken = partition.take(batch, decoded)
+        for index, error in taken.refused:
+            self._reject(batch, index, error)
+        result.records.update(taken.records)
+        for outcome, number in taken.steps.items():
+            self._metrics.steps.labels(outcome).inc(number)
+        self._metrics.unknown_fields.inc(decoded.num_unknown_fields)
+        self._metrics.bad_quality.inc(decoded.num_bad_quality)
+        for sensor, number in decoded.num_out_of_range.items():
+            self._metrics.out_of_range.labels(sensor).inc(number)
 
-    def _take(
-        self,
-        partition: ReadingsPartition,
-        record: Record,
-        message: Reading | CastEnd,
-        at: int,
-        result: BatchResult,
-    ) -> None:
-        try:
-            kind = partition.take(record, message, at)
-        except RecordError as exc:
-            self._reject(record, exc, result)
-            return
-        result.records[kind] += 1
-        if kind == "late":
-            late = RecordError("late", f"cast {message.cast_id}: its steps were final already", stage="place")
-            self._reject(record, late, result)
-
-    def _reject(self, record: Record, error: RecordError, result: BatchResult) -> None:
-        self._dead_letters.add(record, error)
+    def _reject(self, batch: RecordBatch, index: int, error: RecordError) -> None:
+        self._dead_letters.add(batch.record(index), error)
         self._metrics.dead_letters.labels(error.reason).inc()
-        result.records["dead_lettered"] += error.reason != "late"
-        log.debug("dead letter", partition=str(record.source), offset=record.offset, reason=error.reason)
 
     def _let_time_pass(self, partition: ReadingsPartition, busy: bool) -> None:
         """While nothing more lies in the log, log time goes on by the seconds waited."""
-        end = self._consumer.highwater(partition.source)
+        end = self._assignment.check_end(partition.source, partition.offset)
         if busy or end is None or partition.offset < end:
             partition.waiting_since = None
             return
@@ -342,24 +210,26 @@ class StreamerService:
         partition.clock.waited_ms = int((now - partition.waiting_since) * 1000)
         partition.close_due()
 
-    def _decode_labels(
-        self, batches: dict[Partition, list[Record]], result: BatchResult
-    ) -> list[tuple[Partition, int, Label]]:
+    def _decode_labels(self, batches: Batches, result: BatchResult) -> list[tuple[Partition, int, Label]]:
         labels = []
-        for source in self._labels:
-            for record in batches.get(source, []):
-                self._labels[source] = record.offset + 1
-                try:
-                    labels.append((source, record.offset, self._codec.decode_label(record)))
-                    result.records["label"] += 1
-                except RecordError as exc:
-                    self._reject(record, exc, result)
+        for source in self._assignment.labels:
+            self._assignment.check_end(source, self._assignment.labels[source])
+            for batch in batches.get(source, ()):
+                self._assignment.labels[source] = batch.next_offset
+                for index, offset in enumerate(batch.offset_M.tolist()):
+                    try:
+                        labels.append((source, offset, self._label_codec.decode_label(batch.record(index))))
+                        result.records["label"] += 1
+                    except RecordError as exc:
+                        self._reject(batch, index, exc)
+                        result.records["dead_lettered"] += 1
+                        result.dead_letters[source] += offset >= self._positions.known(source)
         return labels
 
     # 4. Write
 
     def _write_readings(self, result: BatchResult) -> None:
-        for source, partition in self._readings.items():
+        for source, partition in self._assignment.readings.items():
             self._casts.announce(source, partition.first_seen)
             self._casts.enrol(partition.first_seen)
             self._casts.save(source, partition.touched.values())
@@ -369,9 +239,6 @@ class StreamerService:
                 state.indexed_step = state.timeline.sealed
             self._casts.finish(source, indexed.finished)
             result.num_sealed += indexed.num_sealed
-            for outcome, number in partition.outcomes.items():
-                self._metrics.steps.labels(outcome).inc(number)
-            self._metrics.unknown_fields.inc(partition.num_unknown_fields)
             partition.batch_done()
 
     def _has_new_window(self, state: CastState) -> bool:
@@ -403,32 +270,38 @@ class StreamerService:
             self._index.update(cast_ids)
             self._casts.finish(source, cast_ids)
 
-    def _move_positions(self, batches: dict[Partition, list[Record]]) -> None:
-        for source, records in batches.items():
-            if not records:
-                continue
-            partition = self._readings.get(source)
-            clock = partition.clock if partition else LogClock()
-            counts = {"consumed": len(records)}
-            self._positions.move(source, records[-1].offset + 1, clock, counts)
+    def _move_positions(self, batches: Batches, result: BatchResult) -> None:
+        for source, ours in batches.items():
+            partition = self._assignment.readings.get(source)
+            if partition is not None:
+                clock, consumed, dead = partition.clock, partition.num_consumed, partition.num_dead_lettered
+            else:
+                known = self._positions.known(source)
+                consumed = sum(int((batch.offset_M >= known).sum()) for batch in ours)
+                clock, dead = LogClock(), result.dead_letters[source]
+            counts = {"consumed": consumed, "dead_lettered": dead}
+            offset = ours[-1].next_offset
+            self._positions.move(source, offset, clock, last_record(ours[-1]), counts)
+            if partition is not None:
+                partition.position_written(offset)
 
     # 5. Commit
 
-    def _commit(self, batches: dict[Partition, list[Record]]) -> None:
-        offsets = {source: records[-1].offset + 1 for source, records in batches.items() if records}
+    def _commit(self, batches: Batches) -> None:
+        offsets = {source: ours[-1].next_offset for source, ours in batches.items()}
         if offsets:
             self._consumer.commit(offsets)
-            self._was_reset |= offsets.keys()
+            self._assignment.committed(set(offsets))
 
     def _observe(self, result: BatchResult, num_records: int, seconds: float) -> None:
         for kind, number in result.records.items():
             self._metrics.records.labels(kind).inc(number)
         self._metrics.windows_sealed.inc(result.num_sealed)
-        self._metrics.partitions.set(len(self._readings) + len(self._labels))
-        self._metrics.casts_open.set(sum(len(each.casts) for each in self._readings.values()))
+        offsets = self._assignment.next_offsets()
+        self._metrics.partitions.set(len(offsets))
+        self._metrics.casts_open.set(sum(len(each.casts) for each in self._assignment.readings.values()))
         self._metrics.ready.set(self._health.why_not_ready() is None)
         self._metrics.lag.clear()  # of partitions that are another member's now
-        offsets = {source: each.offset for source, each in self._readings.items()} | self._labels
         for source, offset in offsets.items():
             end = self._consumer.highwater(source)
             if end is not None:
@@ -436,7 +309,3 @@ class StreamerService:
         if num_records:
             self._metrics.batch_seconds.observe(seconds)
             self._metrics.batch_records.observe(num_records)
-
-
-def _names(partitions: frozenset[Partition]) -> list[str]:
-    return [str(partition) for partition in sorted(partitions)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from columns import cast_readings
 
 from streamer.config import DataConfig, RedisConfig, SensorConfig, WindowsConfig
 from streamer.records import Partition
@@ -69,11 +70,11 @@ class Plant:
         for cast in casts:
             state, first_ts = states[cast.cast_id], self.grid.time(cast.start)
             reading = Reading(cast.cast_id, 1, first_ts, self.data.period_ms, cast.x_TF.tolist())
-            state.timeline.place(reading, self.grid, BOUNDS, first_ts)
+            readings = cast_readings([reading], self.grid, [first_ts], [first_ts])
+            state.timeline.take(readings, self.grid, BOUNDS)
             state.timeline.close()
             state.source, state.group, state.next_applied = str(READINGS), cast.group, 1
-            state.counts["placed"] += len(cast.x_TF)
-            state.dirty_steps = set(state.timeline.open_steps)
+            state.counts["steps:placed"] += len(cast.x_TF)
         self._casts.save(READINGS, states.values())
         self._casts.enrol({cast.cast_id: self.grid.time(cast.start) for cast in casts})
         self.label(

@@ -168,7 +168,7 @@ def replay(
             LetterReader(settings.kafka, settings.topics.dead_letters) as reader,
             Producer(settings.kafka) as producer,
         ):
-            topics = input_topics(settings.topics).keys() - {settings.topics.dead_letters}
+            topics = input_topics(settings).keys() - {settings.topics.dead_letters}
             replayer = Replayer(settings.kafka, producer, store, topics)
             letters = (letter for letter in _noted(_distinct(reader.new()), kept) if chosen(letter))
             outcomes += replayer.replay(letters, dry_run=dry_run)

@@ -64,7 +64,7 @@ def _status(settings: StreamerSettings) -> dict[str, int | dict[str, int]]:
         positions = PositionStore(client, keys).load_all()
     finally:
         client.close()
-    ends = end_offsets(settings.kafka, (topics.readings, topics.labels, topics.dead_letters))
+    ends = end_offsets(settings.kafka, (*settings.reading_topics, topics.labels, topics.dead_letters))
     lag = {
         str(partition): end - (positions[partition].offset if partition in positions else 0)
         for partition, end in sorted(ends.items())

@@ -7,24 +7,23 @@ lost its partition therefore gets `FencedError` and changes nothing.
 
 from __future__ import annotations
 
-import math
-import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 import msgspec
+import numpy as np
 
 from streamer.config import DataConfig
 from streamer.errors import FencedError
+from streamer.open_rows import Carry, OpenRows
 from streamer.records import Partition
 from streamer.schema import Label
 from streamer.store import scripts
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys
 from streamer.store.rows import RowStore
-from streamer.timeline import CastTimeline, Grid, OpenStep
+from streamer.timeline import CastTimeline
 from streamer.windows import Address
 
 _TIMELINE_FIELDS = ("first_step", "newest_ts", "sealed", "last_step", "seen_at", "end_seen_at")
@@ -39,12 +38,11 @@ class CastState:
         source: The partition its readings come from.
         version: Number of writes that the cast has seen, None for a cast that Redis does not hold.
         indexed_step: Sealed edge up to which its windows are in the index.
-        dirty_steps: Steps whose values are not in Redis yet.
-        counts: Outcomes that are not in Redis yet.
+        counts: Terms of the ledger that are not in Redis yet.
     """
 
     cast_id: str
-    timeline: CastTimeline = field(default_factory=CastTimeline)
+    timeline: CastTimeline
     strand: int | None = None
     group: str | None = None
     source: str | None = None
@@ -52,7 +50,6 @@ class CastState:
     next_applied: int | None = None
     version: int | None = None
     indexed_step: int | None = None
-    dirty_steps: set[int] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -67,13 +64,9 @@ class CastStore:
     def __init__(self, client: Client, keys: Keys, data: DataConfig) -> None:
         self._client = client
         self._keys = keys
-        self._grid = Grid(data.period_ms, data.grid_phase_ms)
         self._rows = RowStore(client, keys, data)
         self._block_steps = data.block_steps
         self._num_sensors = len(data.sensors)
-        self._row = struct.Struct(f"<{self._num_sensors}f")
-        self._open_ts = struct.Struct(f"<q{self._num_sensors}i")
-        self._empty_block = self._row.pack(*[math.nan] * self._num_sensors) * data.block_steps
         self._apply = client.register_script(scripts.APPLY)
         self._label = client.register_script(scripts.LABEL)
 
@@ -118,15 +111,14 @@ class CastStore:
         return states
 
     def _load_open_rows(self, states: Sequence[CastState]) -> None:
-        held = [state for state in states if state.timeline.open_steps]
+        held = [state for state in states if len(state.timeline.rows)]
         spans = []
         for state in held:
-            low, high = min(state.timeline.open_steps), max(state.timeline.open_steps)
+            low, high = map(int, state.timeline.rows.step_T[[0, -1]])
             spans.append(Address(state.cast_id, low, high - low + 1))
         for state, span, x_TF in zip(held, spans, self._rows.read(spans), strict=True):
-            rows = x_TF.tolist()
-            for step, open_step in state.timeline.open_steps.items():
-                open_step.row = rows[step - span.start]
+            rows = state.timeline.rows
+            rows.value_TF = x_TF[rows.step_T - span.start]
 
     def _state(self, cast_id: str, partition: Partition, fields: dict[str, bytes]) -> CastState:
         def number(name: str) -> int | None:
@@ -135,13 +127,20 @@ class CastStore:
         def word(name: str) -> str | None:
             return fields[name].decode() if name in fields else None
 
-        timeline = CastTimeline(ended=fields.get("ended") == b"1")
+        timeline = CastTimeline(OpenRows(self._num_sensors), ended=fields.get("ended") == b"1")
         for name in _TIMELINE_FIELDS:
             setattr(timeline, name, number(name))
-        for packed in _pieces(fields.get("open_ts", b""), self._open_ts.size):
-            step, *jitter = self._open_ts.unpack(packed)
-            time = self._grid.time(step)
-            timeline.open_steps[step] = OpenStep([], [time + ms for ms in jitter])
+        if fields.get("open_steps"):
+            step_T = np.frombuffer(fields["open_steps"], "<i8").astype(np.int64)
+            jitter_TF = np.frombuffer(fields["open_jitter"], "<i4").reshape(len(step_T), -1).astype(np.int32)
+            nan_TF = np.full(jitter_TF.shape, np.nan, np.float32)
+            timeline.rows.restore(step_T, nan_TF, jitter_TF)
+        if "carry_ts" in fields:
+            timeline.carry = Carry(
+                np.frombuffer(fields["carry_value"], "<f4").astype(np.float32),
+                np.frombuffer(fields["carry_ts"], "<i8").astype(np.int64),
+            )
+            timeline.settled = timeline.sealed
         return CastState(
             cast_id=cast_id,
             timeline=timeline,
@@ -173,15 +172,14 @@ class CastStore:
             state.version = (state.version or 0) + 1
             state.applied = state.next_applied if state.next_applied is not None else state.applied
             state.next_applied = None
-            state.dirty_steps.clear()
             state.counts.clear()
-            state.timeline.forget_sealed()
+            state.timeline.written()
 
     def _apply_call(
         self, partition: Partition, state: CastState
     ) -> tuple[list[str], list[str | bytes | int]]:
-        fields = self._fields(state)
-        blocks = list(self._blocks(state))
+        fields = _fields(state)
+        blocks = dict(state.timeline.rows.writes(self._block_steps))
         args: list[str | bytes | int] = [
             f"applied:{partition}",
             "" if state.applied is None else state.applied,
@@ -192,49 +190,15 @@ class CastStore:
         for name, value in fields.items():
             args += (name, value)
         args.append(len(state.counts))
-        for name, number in state.counts.items():
-            args += (f"n:{name}", number)
-        args.append(self._empty_block)
-        for _, runs in blocks:
+        for count, number in state.counts.items():
+            args += (count, number)
+        args += (self._num_sensors * self._block_steps, self._block_steps)
+        for runs in blocks.values():
             args.append(len(runs))
-            for offset, values in runs:
-                args += (offset, values)
-        keys = [
-            self._keys.cast(state.cast_id),
-            *(self._keys.rows(state.cast_id, block) for block, _ in blocks),
-        ]
+            for run in runs:
+                args += (run.offset, run.data)
+        keys = [self._keys.cast(state.cast_id), *(self._keys.rows(state.cast_id, block) for block in blocks)]
         return keys, args
-
-    def _fields(self, state: CastState) -> dict[str, str | bytes | int]:
-        timeline = state.timeline
-        fields: dict[str, str | bytes | int] = {
-            name: value for name in _TIMELINE_FIELDS if (value := getattr(timeline, name)) is not None
-        }
-        fields["ended"] = int(timeline.ended)
-        fields["open_ts"] = b"".join(self._packed_ts(timeline))
-        if state.strand is not None:
-            fields["strand"] = state.strand
-        if state.group is not None:
-            fields["group"] = state.group
-        if state.source is not None:
-            fields["source"] = state.source
-        return fields
-
-    def _packed_ts(self, timeline: CastTimeline) -> Iterator[bytes]:
-        for step, open_step in timeline.open_steps.items():
-            if timeline.sealed is None or step >= timeline.sealed:
-                time = self._grid.time(step)
-                yield self._open_ts.pack(step, *[ts - time for ts in open_step.ts])
-
-    def _blocks(self, state: CastState) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-        """(block, runs of (byte offset, bytes)) of the steps that changed."""
-        size = self._block_steps
-        for block, steps in groupby(sorted(state.dirty_steps), key=lambda step: step // size):
-            runs: list[tuple[int, bytes]] = []
-            for step in steps:
-                row = state.timeline.open_steps[step].row
-                _extend(runs, (step - block * size) * self._row.size, row, self._row)
-            yield block, runs
 
     def add_labels(self, labels: Sequence[tuple[Partition, int, Label]]) -> None:
         """Adds labels to their casts; a record that was applied before changes nothing.
@@ -270,23 +234,19 @@ def decode_labels(cast_id: str, text: bytes | None) -> list[Label]:
     return sorted(labels, key=encode_label)
 
 
-def _pieces(packed: bytes, size: int) -> Iterator[bytes]:
-    for begin in range(0, len(packed), size):
-        yield packed[begin : begin + size]
-
-
-def _extend(runs: list[tuple[int, bytes]], offset: int, row: Sequence[float], layout: struct.Struct) -> None:
-    """Adds a row's values to the runs: whole if it is whole, else value by value; NaN is never written."""
-    if not any(map(math.isnan, row)):
-        _append(runs, offset, layout.pack(*row))
-        return
-    for index, value in enumerate(row):
-        if not math.isnan(value):
-            _append(runs, offset + 4 * index, struct.pack("<f", value))
-
-
-def _append(runs: list[tuple[int, bytes]], offset: int, values: bytes) -> None:
-    if runs and runs[-1][0] + len(runs[-1][1]) == offset:
-        runs[-1] = (runs[-1][0], runs[-1][1] + values)
-    else:
-        runs.append((offset, values))
+def _fields(state: CastState) -> dict[str, str | bytes | int]:
+    timeline, rows = state.timeline, state.timeline.rows
+    fields: dict[str, str | bytes | int] = {
+        name: value for name in _TIMELINE_FIELDS if (value := getattr(timeline, name)) is not None
+    }
+    at = 0 if timeline.sealed is None else int(np.searchsorted(rows.step_T, timeline.sealed))
+    fields["ended"] = int(timeline.ended)
+    fields["open_steps"] = rows.step_T[at:].astype("<i8", copy=False).tobytes()
+    fields["open_jitter"] = rows.jitter_TF[at:].astype("<i4", copy=False).tobytes()
+    if timeline.carry is not None:
+        fields["carry_value"] = timeline.carry.value_F.astype("<f4", copy=False).tobytes()
+        fields["carry_ts"] = timeline.carry.ts_F.astype("<i8", copy=False).tobytes()
+    for name in ("strand", "group", "source"):
+        if (value := getattr(state, name)) is not None:
+            fields[name] = value
+    return fields

@@ -13,16 +13,26 @@ from streamer.store.keys import Keys
 from streamer.timeline import LogClock
 
 
+@dataclass(frozen=True, slots=True)
+class LastRecord:
+    """By what the record before a position is known again: in a topic that was made anew it is another one."""
+
+    timestamp_ms: int
+    crc: int
+
+
 @dataclass(slots=True)
 class Position:
     """Where to go on in a partition, and the log clock there.
 
     Attributes:
+        last: The record before the offset.
         counts: Records up to here by kind (`consumed`, `dead_lettered`).
     """
 
     offset: int
     clock: LogClock
+    last: LastRecord | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -67,6 +77,10 @@ class PositionStore:
         self._known[partition] = position.offset if position else -1
         return position
 
+    def known(self, partition: Partition) -> int:
+        """The position as it was loaded or written last, -1 if there was none."""
+        return self._known.get(partition, -1)
+
     def _read(self, partition: Partition) -> Position | None:
         with map_redis_errors("loading a position"):
             fields = self._client.hgetall(self._keys.position(partition))
@@ -83,32 +97,50 @@ class PositionStore:
                     positions[partition] = position
         return positions
 
-    def move(self, partition: Partition, offset: int, clock: LogClock, counts: Mapping[str, int]) -> None:
+    def move(
+        self,
+        partition: Partition,
+        offset: int,
+        clock: LogClock,
+        last: LastRecord,
+        counts: Mapping[str, int],
+    ) -> None:
         """Moves a position on, after everything before it is written; going back is ignored.
 
         Raises:
-            FencedError: Redis has lost writes since they were acknowledged; nothing was moved. Load again.
+            FencedError: Another offset is there than this store knows: Redis has lost writes since they were
+                acknowledged, or another member was here. Nothing was moved. Load again.
         """
-        fields = {
-            name: value
-            for name, value in (("highest", clock.highest), ("second", clock.second))
-            if value is not None
-        }
         known = self._known.get(partition, -1)
-        args: list[str | int] = [offset, known, len(fields)]
-        for name, value in fields.items():
+        if offset <= known:
+            return
+        fields = {
+            "highest": clock.highest,
+            "second": clock.second,
+            "last_timestamp": last.timestamp_ms,
+            "last_crc": last.crc,
+        }
+        held = {name: value for name, value in fields.items() if value is not None}
+        args: list[str | int] = [offset, "" if known < 0 else known, len(held)]
+        for name, value in held.items():
             args += (name, value)
         for name, value in counts.items():
             args += (f"n:{name}", value)
         with map_redis_errors("moving a position"):
             moved = self._move(keys=[self._keys.position(partition)], args=args)
-        if moved is None:
-            raise FencedError(f"Redis has lost the position {known} of {partition}")
-        self._known[partition] = max(known, offset)
+        if not moved:
+            raise FencedError(
+                f"the position of {partition} is no longer {known}, as it was written or loaded"
+            )
+        self._known[partition] = offset
 
 
 def _position(fields: dict[str, int]) -> Position | None:
     if "offset" not in fields:
         return None
     counts = {name[2:]: value for name, value in fields.items() if name.startswith("n:")}
-    return Position(fields["offset"], LogClock(fields.get("highest"), fields.get("second")), counts)
+    last = None
+    if "last_crc" in fields:
+        last = LastRecord(fields["last_timestamp"], fields["last_crc"])
+    clock = LogClock(fields.get("highest"), fields.get("second"))
+    return Position(fields["offset"], clock, last, counts)

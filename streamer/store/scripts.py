@@ -6,7 +6,7 @@ from __future__ import annotations
 # KEYS: cast, row blocks...
 # ARGV: field of applied, its expected value, expected version ('' = absent), next applied ('' = unmoved),
 #       number of hash fields, (field, value)..., number of counts, (name, increment)...,
-#       an empty block, then per block: number of runs, (byte offset, bytes)...
+#       floats of a block, steps of a block, then per block: number of runs, (byte offset, bytes)...
 # Returns 1, or 0 when the cast is not what the writer had loaded.
 APPLY = """
 local cast = KEYS[1]
@@ -14,19 +14,19 @@ if (redis.call('HGET', cast, ARGV[1]) or '') ~= ARGV[2] then return 0 end
 if (redis.call('HGET', cast, 'version') or '') ~= ARGV[3] then return 0 end
 if ARGV[4] ~= '' then redis.call('HSET', cast, ARGV[1], ARGV[4]) end
 local at = 5
-for _ = 1, tonumber(ARGV[at]) do
-  redis.call('HSET', cast, ARGV[at + 1], ARGV[at + 2])
-  at = at + 2
-end
-at = at + 1
+local fields = tonumber(ARGV[at])
+redis.call('HSET', cast, unpack(ARGV, at + 1, at + 2 * fields))
+at = at + 2 * fields + 1
 for _ = 1, tonumber(ARGV[at]) do
   redis.call('HINCRBY', cast, ARGV[at + 1], ARGV[at + 2])
   at = at + 2
 end
-at = at + 1
-local empty = ARGV[at]
+local floats, steps = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+at = at + 2
 for k = 2, #KEYS do
-  if redis.call('EXISTS', KEYS[k]) == 0 then redis.call('SET', KEYS[k], empty) end
+  if redis.call('EXISTS', KEYS[k]) == 0 then
+    redis.call('SET', KEYS[k], string.rep('\\0\\0\\192\\127', floats) .. string.rep('\\0', steps))
+  end
   at = at + 1
   for _ = 1, tonumber(ARGV[at]) do
     redis.call('SETRANGE', KEYS[k], ARGV[at + 1], ARGV[at + 2])
@@ -46,7 +46,7 @@ local cast = KEYS[1]
 local applied = tonumber(redis.call('HGET', cast, ARGV[1]) or '0')
 if applied > tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', cast, ARGV[1], string.format('%.0f', tonumber(ARGV[2]) + 1))
-redis.call('HINCRBY', cast, 'n:label', 1)
+redis.call('HINCRBY', cast, 'label:' .. string.sub(ARGV[1], 9), 1)
 local labels = redis.call('HGET', cast, 'labels')
 if not labels then
   labels = '[' .. ARGV[3] .. ']'
@@ -93,13 +93,11 @@ return 1
 """
 
 # Moves the position of a partition forward, with its clock and its counts.
-# KEYS: position.  ARGV: next offset, offset that the writer knows to be there, number of fields,
+# KEYS: position.  ARGV: next offset, offset that the writer knows to be there ('' = none), number of fields,
 #       (field, value)..., (count, increment)...
-# Returns 1, 0 when the position is there already, or nil when less is there than the writer knows.
+# Returns 1, or 0 when another offset is there than the writer knows.
 POSITION = """
-local offset = tonumber(redis.call('HGET', KEYS[1], 'offset') or '-1')
-if offset < tonumber(ARGV[2]) then return false end
-if offset >= tonumber(ARGV[1]) then return 0 end
+if (redis.call('HGET', KEYS[1], 'offset') or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'offset', ARGV[1])
 local at = 4
 for _ = 1, tonumber(ARGV[3]) do

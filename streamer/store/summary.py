@@ -51,7 +51,7 @@ def summarise(client: Client, keys: Keys, spec: str) -> Summary:
         for begin in range(0, len(cast_ids), _BATCH):
             pipe = client.pipeline(transaction=False)
             for cast_id in cast_ids[begin : begin + _BATCH]:
-                pipe.hmget(keys.cast(cast_id), [f"n:{outcome}" for outcome in OUTCOMES])
+                pipe.hmget(keys.cast(cast_id), [f"steps:{outcome}" for outcome in OUTCOMES])
             for values in pipe.execute():
                 for outcome, value in zip(OUTCOMES, values, strict=True):
                     steps[outcome] += int(value or 0)

@@ -225,7 +225,9 @@ class Member:
         """Moves the clock on while nothing arrives, and lets the loop see it."""
         self.skew_s += CHECK_INTERVAL_S  # a Redis that was restarted is noticed now, not in between
         self.turn(2)
-        self.run_until(lambda: self.health.why_not_ready() is None and bool(self.service._readings))
+        self.run_until(
+            lambda: self.health.why_not_ready() is None and bool(self.service._assignment.readings)
+        )
         self.turn(3)
         self.skew_s += seconds
         self.turn(1)
@@ -258,8 +260,9 @@ def reader(client: Client, settings: StreamerSettings) -> WindowReader:
 
 _CAST_FIELDS = (
     *("strand", "group", "source", "first_step", "newest_ts", "sealed", "last_step", "ended", "seen_at"),
-    *("end_seen_at", "open_ts", "n:placed", "n:duplicate", "n:superseded", "n:late", "n:gap", "n:control"),
-    *("n:readings", "n:late_records", "n:label"),
+    *("end_seen_at", "open_steps", "open_jitter"),
+    *(f"records:{kind}" for kind in ("applied", "duplicate", "late", "control")),
+    *(f"steps:{outcome}" for outcome in ("carried", "placed", "duplicate", "superseded", "late", "gap")),
 )
 
 

@@ -52,7 +52,7 @@ def rebalances(one: Member) -> float | None:
 
 def expect_cast(one: Member, num_steps: int) -> None:
     held = contents(one.client, one.settings)
-    assert held["casts"]["{A}"]["n:placed"] == b"%d" % num_steps
+    assert held["casts"]["{A}"]["steps:placed"] == b"%d" % num_steps
     windows = reader(one.client, one.settings)
     assert len(windows.sealed()) == len(windows.labelled()) == num_steps // 5
 
@@ -112,12 +112,12 @@ def test_a_redis_that_gets_full_in_mid_batch_has_whole_casts_or_none(one: Member
     written = [fields for name, fields in casts.items() if ":rows:" not in name]
     blocks = [name for name in casts if ":rows:" in name]
     assert 0 < len(written) < num
-    assert {fields["n:placed"] for fields in written} == {b"40"}
+    assert {fields["steps:placed"] for fields in written} == {b"40"}
     assert len(blocks) == 3 * len(written)
     one.client.config_set("maxmemory", 0)
     one.consume(num)
     casts = contents(one.client, settings)["casts"]
-    assert [fields["n:placed"] for name, fields in casts.items() if ":rows:" not in name] == [b"40"] * num
+    assert [fields["steps:placed"] for name, fields in casts.items() if ":rows:" not in name] == [b"40"] * num
 
 
 def test_memory_does_not_grow_with_what_waits_in_kafka(one: Member, server: EmbeddedRedis) -> None:

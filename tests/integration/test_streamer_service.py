@@ -35,7 +35,7 @@ from streamer.errors import FencedError, OffsetGoneError, RecordError, RefusedEr
 from streamer.kafka import GroupConsumer, Producer, TopicSpec, ensure_topics
 from streamer.records import Partition, Record
 from streamer.schema import Label
-from streamer.service import BatchResult, StreamerService
+from streamer.service import Batches, BatchResult, StreamerService
 from streamer.store.index import IndexResult, WindowIndex
 from streamer.windows import Address
 
@@ -114,7 +114,7 @@ def test_a_record_that_cannot_be_used_goes_aside_and_the_good_ones_go_on(
     with member(settings) as one:
         one.consume(len(log))
         one.let_time_pass(4)
-        assert contents(one.client, settings)["casts"]["{A}"]["n:placed"] == b"13"
+        assert contents(one.client, settings)["casts"]["{A}"]["steps:placed"] == b"13"
         rows = reader(one.client, settings).rows([Address("A", T0, 5)])[0]
         assert rows[:, 0].tolist() == [0, 1, 2, 3, 4]  # the late 99.0 changed nothing
     letters = dead_letters(settings, 7)
@@ -134,7 +134,7 @@ class Stumbling(StreamerService):
     """Falls over before a step of its batch, again and again: everything in memory is forgotten."""
 
     def _write_readings(self, result: BatchResult) -> None:
-        busy = any(partition.touched for partition in self._readings.values())
+        busy = any(partition.touched for partition in self._assignment.readings.values())
         stumble("dead letters are safe", busy)
         super()._write_readings(result)
         stumble("rows are written", busy)
@@ -143,7 +143,7 @@ class Stumbling(StreamerService):
         super()._write_labels(labels)
         stumble("labels are written", bool(labels))
 
-    def _commit(self, batches: dict[Partition, list[Record]]) -> None:
+    def _commit(self, batches: Batches) -> None:
         stumble("positions have moved", bool(batches))
         super()._commit(batches)
 
@@ -203,7 +203,9 @@ def test_falling_over_between_any_two_steps_changes_nothing(settings: StreamerSe
     assert len(VISITS) == 5
     assert expected["defective"]
     assert expected["good"]
-    late = sum(int(cast.get("n:late") or 0) for cast in expected["casts"].values() if isinstance(cast, dict))
+    late = sum(
+        int(cast.get("records:late") or 0) for cast in expected["casts"].values() if isinstance(cast, dict)
+    )
     assert late > 0
     # No origin is missing, and none is new.
     assert origins(dead_letters(settings, 2 * len(letters))) == origins(letters)
@@ -298,12 +300,12 @@ def test_an_emptied_namespace_is_refused_until_told_to_reset(
     with member(settings, reset=True) as again:
         again.consume(len(log) + 1)
         after = contents(again.client, settings)
-        assert after["casts"]["{A}"] | {"n:late": b"1", "n:late_records": b"1"} == after["casts"]["{A}"]
+        assert after["casts"]["{A}"] | {"records:late": b"1"} == after["casts"]["{A}"]
         assert after["windows"] == before["windows"]
         # Told once, it reads the topics once: after a hiccup it goes on from where it was.
         redelivered = {"kind": "redelivered"}
-        again.service._suspend(FencedError("hiccup"))
-        again.run_until(lambda: again.service._num_failures == 0)
+        again.service._assignment.suspend(FencedError("hiccup"))
+        again.run_until(lambda: again.service._assignment._num_failures == 0)
         again.service.run_once()
         assert again.metrics.registry.get_sample_value("casting_streamer_records_total", redelivered) is None
 
@@ -345,7 +347,7 @@ def test_no_offset_is_committed_before_the_dead_letters_are_safe(
         ensure_topics(elsewhere, topic)
         one.consume(len(log))
         assert one.health.why_not_ready() is None
-        assert contents(one.client, settings)["casts"]["{A}"]["n:placed"] == b"2"
+        assert contents(one.client, settings)["casts"]["{A}"]["steps:placed"] == b"2"
     moved = settings.model_copy(update={"kafka": elsewhere})
     assert {record.value for record in dead_letters(moved, 1)} == {b"poison"}
 

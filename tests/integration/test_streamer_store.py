@@ -8,6 +8,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from columns import cast_readings
 from streamer_harness import DATA, WINDOWS
 
 from streamer.config import (
@@ -18,6 +19,7 @@ from streamer.config import (
 )
 from streamer.embedded import EmbeddedRedis
 from streamer.errors import ConfigError, FencedError, RefusedError, StoreUnavailableError
+from streamer.open_rows import OUTCOMES
 from streamer.records import Partition
 from streamer.schema import CastEnd, Label, Reading
 from streamer.store.casts import CastState, CastStore
@@ -25,7 +27,7 @@ from streamer.store.connection import Client, connect
 from streamer.store.index import WindowIndex
 from streamer.store.keys import Keys
 from streamer.store.namespace import check_server, claim_namespace, claim_spec, read_namespace, read_spec
-from streamer.store.positions import PositionStore
+from streamer.store.positions import LastRecord, PositionStore
 from streamer.store.reading import WindowReader
 from streamer.store.rows import FloatArray, RowStore
 from streamer.timeline import Grid, Lateness, LogClock
@@ -35,6 +37,7 @@ READINGS, LABELS = Partition("readings", 0), Partition("labels", 0)
 GRID = Grid(1000)
 BOUNDS = Lateness(allowed_ms=3_000, idle_ms=60_000, max_future_ms=10_000, max_past_ms=600_000)
 NAN = math.nan
+LAST = LastRecord(12, 34)
 
 
 @pytest.fixture
@@ -60,10 +63,9 @@ class Store:
         return self.casts.load(partition, [cast_id])[cast_id]
 
     def place(self, state: CastState, ts: int, *row: float, at: int | None = None) -> None:
-        outcomes = state.timeline.place(Reading("C", 1, ts, 0, (row,)), GRID, BOUNDS, at or ts)
-        if outcomes[0].value in {"placed", "superseded"}:
-            state.dirty_steps.add(GRID.step(ts))
-        state.counts[outcomes[0].value] += 1
+        readings = cast_readings([Reading("C", 1, ts, 0, (row,))], GRID, [at or ts], [0])
+        outcomes = state.timeline.take(readings, GRID, BOUNDS)
+        state.counts[f"steps:{OUTCOMES[outcomes[0]]}"] += 1
         state.source = str(READINGS)
         self.offset += 1
         state.next_applied = self.offset
@@ -74,7 +76,7 @@ class Store:
         for step in steps:
             self.place(state, step * 1000, float(step), -float(step))
         if ended:
-            state.timeline.end(CastEnd(cast_id, steps[-1] * 1000), GRID, BOUNDS, steps[-1] * 1000)
+            state.timeline.end(CastEnd(cast_id, steps[-1] * 1000), GRID, BOUNDS, steps[-1] * 1000, 0)
             state.timeline.close()
         self.casts.save(READINGS, [state])
         return state
@@ -107,10 +109,9 @@ def test_an_open_cast_goes_on_after_a_restart(store: Store, client: Client, redi
         store.place(held, ts, *row)
     store.casts.save(READINGS, [held])
     again = Store(client, redis.namespace).load()
-    for state in (held, again):
-        for step in state.timeline.open_steps.values():
-            step.ts = [ts for ts, value in zip(step.ts, step.row, strict=True) if not math.isnan(value)]
-            step.row = [np.float32(value).item() for value in step.row if not math.isnan(value)]
+    for name in ("step_T", "value_TF", "jitter_TF", "dirty_TF"):
+        np.testing.assert_array_equal(getattr(again.timeline.rows, name), getattr(held.timeline.rows, name))
+    again.timeline.rows = held.timeline.rows
     assert again == held
     assert again.applied == 3
 
@@ -172,12 +173,14 @@ def test_values_are_written_one_by_one_across_blocks(store: Store) -> None:
     store.place(state, 96_000, 2.0, NAN)
     store.casts.save(READINGS, [state])
     # another sensor of the same steps, as if this writer had never seen the first: nothing is overwritten
-    state.timeline.open_steps[95].row = [5.0, NAN]
-    state.timeline.open_steps[96].row = [NAN, NAN]
-    state.dirty_steps = {95, 96}
+    rows = state.timeline.rows
+    rows.value_TF = np.array([[5.0, NAN], [NAN, NAN]], np.float32)
+    rows.dirty_TF = np.array([[True, False], [False, False]])
     store.casts.save(READINGS, [state])
     np.testing.assert_array_equal(store.rows(94, 4), [[NAN, NAN], [5.0, 1.0], [2.0, NAN], [NAN, NAN]])
-    assert {store.client.strlen(store.keys.rows("C", block)) for block in (5, 6)} == {16 * 2 * 4}
+    assert {store.client.strlen(store.keys.rows("C", block)) for block in (5, 6)} == {16 * 2 * 4 + 16}
+    flags = [store.client.getrange(store.keys.rows("C", block), 16 * 2 * 4, -1) for block in (5, 6)]
+    assert flags == [bytes(15) + b"\1", b"\1" + bytes(15)]  # one byte a step: it has a value
 
 
 def test_rows_have_one_nan(store: Store) -> None:
@@ -230,7 +233,7 @@ def test_the_same_verdict_twice_is_counted_and_is_no_news(store: Store) -> None:
     arrival, revision = store.reader.last_arrival(), store.reader.casts(["C"])["C"].label_revision
     store.label(1, True, 10)
     assert (store.reader.last_arrival(), store.reader.casts(["C"])["C"].label_revision) == (arrival, revision)
-    assert store.hash()[b"n:label"] == b"2"
+    assert store.hash()[b"label:labels/0"] == b"2"
 
 
 def test_news_is_a_decision_that_changed(store: Store) -> None:
@@ -273,8 +276,8 @@ def test_windows_appear_as_the_cast_is_sealed(store: Store) -> None:
 
 def test_a_position_never_goes_back_and_keeps_its_clock(store: Store) -> None:
     assert store.positions.load(READINGS) is None
-    store.positions.move(READINGS, 5, LogClock(20, 10), {"consumed": 5})
-    store.positions.move(READINGS, 3, LogClock(8, 7), {"consumed": 3})
+    store.positions.move(READINGS, 5, LogClock(20, 10), LAST, {"consumed": 5})
+    store.positions.move(READINGS, 3, LogClock(8, 7), LAST, {"consumed": 3})
     position = PositionStore(store.client, store.keys).load(READINGS)
     assert position is not None
     assert (position.offset, position.clock, position.counts) == (5, LogClock(20, 10), {"consumed": 5})
@@ -282,10 +285,10 @@ def test_a_position_never_goes_back_and_keeps_its_clock(store: Store) -> None:
 
 
 def test_a_position_that_redis_has_lost_is_not_jumped_over(store: Store) -> None:
-    store.positions.move(READINGS, 5, LogClock(20, 10), {})
+    store.positions.move(READINGS, 5, LogClock(20, 10), LAST, {})
     store.client.hset(store.keys.position(READINGS), "offset", 2)
-    with pytest.raises(FencedError, match="lost the position 5"):
-        store.positions.move(READINGS, 9, LogClock(30, 20), {})
+    with pytest.raises(FencedError, match="no longer 5"):
+        store.positions.move(READINGS, 9, LogClock(30, 20), LAST, {})
     position = store.positions.load(READINGS)
     assert position is not None
     assert position.offset == 2

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from columns import Entry, batch_of
 from hypothesis import given
 from hypothesis import strategies as st
+from one_by_one import OneByOne
 
 from streamer.config import WindowsConfig
-from streamer.errors import RecordError
+from streamer.open_rows import OpenRows
 from streamer.partition import ReadingsPartition
-from streamer.records import Partition, Record
+from streamer.records import Partition
 from streamer.schema import CastEnd, Reading
 from streamer.store.casts import CastState
-from streamer.timeline import Grid, Lateness, LogClock
+from streamer.timeline import CastTimeline, Grid, Lateness, LogClock
 from streamer.windows import Address, windows_between
 
 SOURCE = Partition("readings", 0)
@@ -26,7 +29,6 @@ GRID = Grid(1000)
 BOUNDS = Lateness(allowed_ms=3_000, idle_ms=20_000, max_future_ms=10_000, max_past_ms=60_000)
 SPEC = WindowsConfig(size_steps=5, hop_steps=3, tail="align_end")
 
-Entry = tuple[Reading | CastEnd, int]  # a message and its log time
 Rows = dict[int, tuple[float, ...]]
 
 
@@ -37,37 +39,44 @@ class Plain:
     partition: ReadingsPartition = field(
         default_factory=lambda: ReadingsPartition(SOURCE, 0, None, LogClock(), GRID, BOUNDS)
     )
+    num_sensors: int = 1
     held: dict[str, CastState] = field(default_factory=dict)
     rows: dict[str, Rows] = field(default_factory=dict)
     refused: list[tuple[int, str]] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
+    records: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    by_cast: dict[str, Counter[str]] = field(default_factory=dict)
     offset: int = 0
 
     def batch(self, entries: Sequence[Entry]) -> None:
-        new = {message.cast_id for message, _ in entries} - set(self.partition.casts)
-        self.partition.adopt({cast_id: self.held.get(cast_id, CastState(cast_id)) for cast_id in new})
-        for message, at in entries:
-            record = Record(SOURCE.topic, 0, self.offset, at, None, b"", ())
-            self.partition.observe(record, at)
-            try:
-                self.kinds.append(self.partition.take(record, message, at))
-            except RecordError as exc:
-                self.refused.append((self.offset, exc.reason))
-            self.offset += 1
+        if not entries:
+            return
+        batch, decoded = batch_of(SOURCE, self.offset, entries)
+        new = self.partition.unknown_casts(decoded)
+        self.partition.adopt(
+            {cast_id: self.held.get(cast_id, fresh(cast_id, self.num_sensors)) for cast_id in new}
+        )
+        taken = self.partition.take(batch, decoded)
+        self.refused += [(self.offset + k, error.reason) for k, error in taken.refused]
+        self.records.update(taken.records)
+        self.offset += len(entries)
         self.write()
 
     def write(self) -> None:
+        self.partition.settle()
         for cast_id, state in self.partition.touched.items():
-            rows = self.rows.setdefault(cast_id, {})
-            for step in state.dirty_steps:
-                rows[step] = tuple(state.timeline.open_steps[step].row)
+            held, timeline = self.rows.setdefault(cast_id, {}), state.timeline
+            for step, row, dirty in zip(
+                timeline.rows.step_T.tolist(), timeline.rows.value_TF, timeline.rows.dirty_TF, strict=True
+            ):
+                if dirty.any():
+                    held[step] = tuple(row.tolist())
             self.counts.update(state.counts)
+            self.by_cast.setdefault(cast_id, Counter()).update(state.counts)
             state.version = (state.version or 0) + 1
-            state.applied, state.next_applied = state.next_applied, None
-            state.dirty_steps.clear()
+            state.applied, state.next_applied = state.next_applied or state.applied, None
             state.counts.clear()
-            state.timeline.forget_sealed()
+            timeline.written()
             self.held[cast_id] = state
         self.partition.batch_done()
 
@@ -96,6 +105,20 @@ class Plain:
             )
             for cast_id, state in self.held.items()
         }
+
+
+def fresh(cast_id: str, num_sensors: int = 1, **fields: Any) -> CastState:
+    return CastState(cast_id, CastTimeline(OpenRows(num_sensors)), **fields)
+
+
+def kinds(entries: Sequence[Entry]) -> list[str]:
+    """What becomes of each record, one by one."""
+    plain, found = Plain(), []
+    for entry in entries:
+        before = Counter(plain.records)
+        plain.batch([entry])
+        found += [kind for kind, number in (plain.records - before).items() for _ in range(number)]
+    return found
 
 
 def played(entries: Sequence[Entry], cuts: Sequence[int] = ()) -> Plain:
@@ -137,7 +160,58 @@ def logs(draw: st.DrawFn) -> list[Entry]:
 def test_how_the_log_is_cut_into_batches_decides_nothing(log: list[Entry], cuts: list[int]) -> None:
     whole, cut = played(log), played(log, cuts)
     assert cut.result() == whole.result()
-    assert (cut.kinds, cut.refused, cut.counts) == (whole.kinds, whole.refused, whole.counts)
+    assert (cut.records, cut.refused, cut.counts) == (whole.records, whole.refused, whole.counts)
+
+
+CARRY_MS = 4_000
+CARRYING = replace(BOUNDS, carry_ms=CARRY_MS)
+# Infinity stands for a value that its sensor calls bad.
+VALUES = st.sampled_from([1.0, 1.0, 2.0, math.nan, math.inf])
+
+
+@st.composite
+def rough_logs(draw: st.DrawFn) -> list[Entry]:
+    """Readings of two sensors of three casts: chunks, equal steps, bad values, wild stamps and log times, ends."""
+    entries: list[Entry] = []
+    at = 100_000
+    for _ in range(draw(st.integers(1, 50))):
+        at += draw(st.sampled_from([0, 250, 500, 1_000, 2_000, 9_000]))
+        cast_id = draw(st.sampled_from("ABC"))
+        log_time = at + draw(st.sampled_from([0] * 20 + [-5_000, 30_000, 5_000_000]))
+        if draw(st.integers(0, 14)) == 0:
+            entries.append((CastEnd(cast_id, at + draw(st.sampled_from([0, -4_000, 3_000]))), log_time))
+            continue
+        ts = at + draw(st.sampled_from([0, 0, 0, -300, -1_000, -2_400, -5_000, 400, -70_000, 11_000]))
+        rows = draw(
+            st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=draw(st.sampled_from([1, 1, 6])))
+        )
+        period = draw(st.sampled_from([200, 1_000, 1_300])) if len(rows) > 1 else 0
+        entries.append((Reading(cast_id, 1, ts, period, rows), log_time))
+    return entries
+
+
+@given(log=rough_logs(), cuts=st.lists(st.integers(1, 49), unique=True))
+def test_columns_decide_as_one_record_after_the_other_would(log: list[Entry], cuts: list[int]) -> None:
+    plain = Plain(ReadingsPartition(SOURCE, 0, None, LogClock(), GRID, CARRYING), num_sensors=2)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(log)), len(log)]
+    for low, high in pairwise(edges):
+        plain.batch(log[low:high])
+    slow = OneByOne(GRID, CARRYING)
+    slow.play(log)
+    assert plain.held.keys() == slow.casts.keys()
+    for cast_id, cast in slow.casts.items():
+        timeline = plain.held[cast_id].timeline
+        assert (timeline.sealed, timeline.last_step, timeline.ended) == (cast.sealed, cast.last, cast.ended)
+        assert (timeline.newest_ts, timeline.seen_at) == (cast.newest, cast.seen)
+        assert timeline.first_step == cast.first
+        values = {
+            (step, sensor): value
+            for step, row in plain.rows[cast_id].items()
+            for sensor, value in enumerate(row)
+            if not math.isnan(value)
+        }
+        assert values == slow.carried(cast, CARRY_MS)
+        assert plain.by_cast[cast_id] == slow.counts[cast_id]
 
 
 @given(data=st.data(), steps=st.lists(st.sampled_from(range(100, 130)), min_size=1, max_size=30, unique=True))
@@ -156,8 +230,8 @@ def test_the_order_of_arrival_within_the_lateness_decides_nothing(
     for order in (in_order, shuffled):
         entries = [reading("C", step + shift, at=131) for step, shift in order]
         results.append(played([*entries, end("C", 129, 131), reading("X", 250), reading("X", 250)]))
-    assert [result.counts["late"] for result in results] == [0, 0]
-    assert results[0].counts["readings"] == len(in_order) + 2
+    assert [result.counts["records:late"] for result in results] == [0, 0]
+    assert results[0].counts["steps:carried"] + results[0].counts["records:duplicate"] == len(in_order) + 2
     assert results[1].result()["C"] == results[0].result()["C"]
 
 
@@ -179,14 +253,15 @@ def test_a_record_counted_before_the_restart_does_not_move_log_time_again() -> N
     wild = reading("W", 9_000, at=9_000)
     before = played([reading("C", 100), wild])
     again = ReadingsPartition(SOURCE, 1, 2, before.partition.clock, GRID, BOUNDS)
-    again.observe(Record("readings", 0, 1, wild[1], None, b"", ()), wild[1])
+    again.adopt({"W": fresh("W")})
+    again.take(*batch_of(SOURCE, 1, [wild]))
     assert again.clock.now() == 100_000
 
 
 def test_one_wild_log_time_ends_no_cast_and_seals_no_step() -> None:
     log = [reading("C", 100), reading("C", 101), reading("C", 9_000, at=9_000), reading("C", 102)]
     plain = played(log)
-    assert plain.kinds == ["applied", "applied", "late", "applied"]
+    assert kinds(log) == ["applied", "applied", "late", "applied"]
     assert plain.held["C"].timeline.sealed == 99
 
 
@@ -201,7 +276,7 @@ def test_a_cast_ends_when_log_time_says_so_and_a_later_record_is_late() -> None:
     ]
     plain = played(log)
     assert plain.held["C"].timeline.ended
-    assert plain.kinds[-1] == "late"
+    assert kinds(log)[-1] == "late"
     assert [str(window) for window in plain.windows("C")] == ["C/100/2"]
 
 
@@ -222,7 +297,7 @@ def test_an_announced_end_takes_stragglers_for_the_lateness() -> None:
         reading("C", 101, at=105),
         reading("C", 102, at=106),
     ]
-    assert played(log).kinds == ["applied", "applied", "control", "applied", "late"]
+    assert kinds(log) == ["applied", "applied", "control", "applied", "late"]
 
 
 @pytest.mark.parametrize(("step", "reason"), [(111, "future_stamp"), (39, "past_stamp")])
@@ -234,7 +309,7 @@ def test_a_refused_stamp_leaves_no_cast_behind(step: int, reason: str) -> None:
 
 
 def test_a_cast_that_comes_from_two_partitions_is_refused_on_the_second() -> None:
-    plain = Plain(held={"C": CastState("C", source="readings/1", version=1)})
+    plain = Plain(held={"C": fresh("C", source="readings/1", version=1)})
     plain.batch([reading("C", 100)])
     assert plain.refused == [(0, "second_partition")]
     assert not plain.rows
