@@ -149,6 +149,11 @@ class ConsumerConfig(Section):
     # Smaller: more round trips to Redis. Larger: more memory, and more to read again after a crash.
     max_poll_records: int = Field(5_000, ge=1, le=100_000)
     poll_timeout_ms: int = Field(200, ge=1, le=10_000)
+    # cooperative-sticky: a rebalance moves as few partitions as it can, the others are read on meanwhile.
+    # All members of a group need the same one.
+    assignment: Literal["range", "cooperative-sticky"] = "range"
+    # auto: columns of whole batches where the installed client was tested with it. off: the client's public API.
+    fast_path: Literal["auto", "off"] = "auto"
 
 
 class StreamerSettings(Settings):

@@ -53,6 +53,7 @@ class RecordBatch:
         timestamp_M: Kafka's own, epoch ms.
         keys, values: M each.
         headers: M, or None where no record of the batch has any.
+        num_producer_batches: How many requests of producers brought them, 0 where the client does not tell.
     """
 
     source: Partition
@@ -61,6 +62,7 @@ class RecordBatch:
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     headers: Sequence[Headers] | None = None
+    num_producer_batches: int = 0
 
     def __len__(self) -> int:
         return len(self.values)

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any, Literal
 
 import kafka.errors
 from kafka import KafkaConsumer, OffsetAndMetadata
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from streamer.config import ConsumerConfig, KafkaConfig
 from streamer.errors import FencedError, OffsetGoneError
-from streamer.kafka.connection import as_record, client_options, map_kafka_errors, topic_partition
+from streamer.kafka import seam
+from streamer.kafka.connection import (
+    as_record,
+    client_options,
+    map_kafka_errors,
+    poll_client,
+    topic_partition,
+)
 from streamer.kafka.rebalance import Rebalance, RebalanceNotes
+from streamer.kafka.record_set import join
 from streamer.records import Partition, RecordBatch
 
 # Halves a fast consumer at the client's default of 500; below 10 an idle consumer spins.
 FETCH_MAX_WAIT_MS = 10
 # Halves the consumer's memory at the same speed.
 FETCH_MAX_BYTES = 1024 * 1024
+
+ASSIGNORS = {"range": RangePartitionAssignor, "cooperative-sticky": CooperativeStickyAssignor}
+
+ReadPath = Literal["seam", "public"]
 
 
 class GroupConsumer:
@@ -31,6 +46,8 @@ class GroupConsumer:
         self._servers = config.bootstrap_servers
         self._timeout_ms = consumer.poll_timeout_ms
         self._notes = RebalanceNotes()
+        # A poll may be faster than the listener that pauses a new partition: its records wait for the caller's seek.
+        self._resumed: set[Partition] = set()
         with map_kafka_errors("joining the consumer group", self._servers):
             self._consumer = KafkaConsumer(
                 **client_options(config),
@@ -44,32 +61,45 @@ class GroupConsumer:
                 heartbeat_interval_ms=consumer.heartbeat_interval_ms,
                 max_poll_interval_ms=consumer.max_poll_interval_ms,
                 max_poll_records=consumer.max_poll_records,
+                partition_assignment_strategy=[ASSIGNORS[consumer.assignment]],
                 fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
                 fetch_max_bytes=FETCH_MAX_BYTES,
             )
             self._notes.consumer = self._consumer
+            self._path: ReadPath = "seam" if consumer.fast_path == "auto" and seam.is_tested() else "public"
+            if self._path == "seam":
+                seam.install(self._consumer)
             self._consumer.subscribe(list(topics), listener=self._notes)
 
+    @property
+    def path(self) -> ReadPath:
+        """How records are read: in columns past the client's public API, or one by one through it."""
+        return self._path
+
     def poll(self) -> list[RecordBatch]:
-        """Returns batches in offset order per partition; also keeps the membership alive.
+        """Returns at most one batch a partition, `max_poll_records` in all; also keeps the membership alive.
 
         Raises:
-            BrokerUnavailableError: The broker does not answer.
+            BrokerUnavailableError: The broker does not answer, or what it answers is damaged. The position stays
+                before the damage.
+            OffsetGoneError: The log no longer holds the next offset of a partition.
         """
         with map_kafka_errors("polling", self._servers):
             try:
-                batches = self._consumer.poll(timeout_ms=self._timeout_ms)
+                batches = poll_client(self._consumer, timeout_ms=self._timeout_ms)
             except kafka.errors.NoOffsetForPartitionError:
                 return []  # just assigned; the caller seeks once it has taken the rebalance
             except kafka.errors.OffsetOutOfRangeError as exc:
                 raise OffsetGoneError(f"Kafka at {self._servers}: {exc}") from exc
-        return [
-            RecordBatch.of([as_record(record) for record in batch]) for batch in batches.values() if batch
-        ]
+        read = join if self._path == "seam" else _columns
+        return [read(batch) for tp, batch in batches.items() if batch and Partition(*tp) in self._resumed]
 
     def take_rebalance(self) -> Rebalance | None:
         """Returns what changed since the last call, None if nothing did."""
-        return self._notes.take()
+        rebalance = self._notes.take()
+        if rebalance:
+            self._resumed -= rebalance.revoked | rebalance.assigned
+        return rebalance
 
     def assignment(self) -> frozenset[Partition]:
         """Partitions that this member holds now."""
@@ -98,6 +128,7 @@ class GroupConsumer:
         """
         with _still_ours(partition):
             self._consumer.resume(topic_partition(partition))
+        self._resumed.add(partition)
 
     def committed(self, partition: Partition) -> int | None:
         """The group's committed offset, None if there is none."""
@@ -133,6 +164,10 @@ class GroupConsumer:
     def close(self) -> None:
         """Leaves the group."""
         self._consumer.close(autocommit=False, timeout_ms=5_000)
+
+
+def _columns(records: Sequence[Any]) -> RecordBatch:
+    return RecordBatch.of([as_record(record) for record in records])
 
 
 @contextmanager

@@ -9,7 +9,13 @@ from kafka import KafkaConsumer
 
 from streamer.config import KafkaConfig
 from streamer.errors import BrokerUnavailableError
-from streamer.kafka.connection import MAX_REQUEST_BYTES, as_record, client_options, map_kafka_errors
+from streamer.kafka.connection import (
+    MAX_REQUEST_BYTES,
+    as_record,
+    client_options,
+    map_kafka_errors,
+    poll_client,
+)
 from streamer.records import Partition, Record
 
 
@@ -48,7 +54,7 @@ class TopicReader:
     def poll(self, timeout_s: float) -> list[Record]:
         """Returns the next records, an empty list when none came within the time."""
         with map_kafka_errors("polling", self._servers):
-            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+            batches = poll_client(self._consumer, timeout_ms=int(timeout_s * 1000))
         return [as_record(record) for batch in batches.values() for record in batch]
 
     def at_end(self) -> bool:

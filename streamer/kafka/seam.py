@@ -1,0 +1,217 @@
+"""The fast path: whole producer batches in columns instead of one object a record.
+
+kafka-python's fetcher looks its record parser up as an attribute. `ColumnRecords` in its place hands out columns;
+membership, positions, pausing, CRC and decompression stay the client's. None of this is public API, so it is
+switched on for tested versions alone, and whatever is not plain format 2 (older formats, transactions, damage)
+goes through the client's own parser, which `ColumnRecords` extends.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kafka
+import numpy as np
+from kafka.consumer.fetcher import Fetcher
+from kafka.net.transport import KafkaTCPTransport
+from kafka.record.default_records import DefaultRecordBatch
+
+from streamer.kafka.connection import as_record
+from streamer.kafka.record_set import Body, NotPlainError, cut, read_bodies
+from streamer.records import Partition, RecordBatch
+
+# The tests in test_kafka_seam.py compare both paths; add a version once they pass with it.
+TESTED_VERSIONS = frozenset({"3.0.12"})
+
+# The client reads 4 KiB at a time. Larger than this, and each read maps fresh memory.
+SOCKET_READ_BYTES = 64 * 1024
+
+_MAGIC_AT = 16
+_IN_TRANSACTION = DefaultRecordBatch.TRANSACTIONAL_MASK | DefaultRecordBatch.CONTROL_MASK
+
+
+def is_tested() -> bool:
+    """Whether the seam was tested with the installed client."""
+    return kafka.__version__ in TESTED_VERSIONS
+
+
+def install(consumer: Any) -> None:
+    """Makes a `KafkaConsumer` that has not fetched yet hand out `RecordBatch`es, and read its socket in one go."""
+    fetcher = consumer._fetcher
+    fetcher.PartitionRecords = ColumnRecords
+    fetcher._completed_fetches = _Answers(fetcher._subscriptions)
+    manager = consumer._client._manager
+    manager._build_transport = _with_large_reads(manager._build_transport)
+
+
+class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python ships no types
+    """What one fetch brought of one partition, handed out in columns."""
+
+    def __init__(self, fetch_offset: int, tp: Any, records: Any, **options: Any) -> None:
+        super().__init__(fetch_offset, tp, records, **options)
+        self._records = records
+        self._is_plain = True
+        self._left: RecordBatch | None = None
+        self._read_to = fetch_offset
+
+    def take(self, n: int | None = None) -> Any:
+        """Returns a `_Handout` of at most n records, nothing at the end; raises what the client's parser raises."""
+        limit = n or sys.maxsize
+        while self._left is None and self._is_plain and self._records.has_next():
+            self._left = self._read(limit)
+        if self._left is None and not self._is_plain:
+            return self._take_by_client(limit)
+        taken, self._left = _split(self._left, limit)
+        self.next_fetch_offset = taken.next_offset if taken and self._left else self._read_to
+        if self._left is None and self._is_plain and not self._records.has_next():
+            self.drain()
+        return _Handout(taken) if taken else ()
+
+    def drain(self) -> None:
+        """Forgets the rest."""
+        self._left = None
+        super().drain()
+
+    def _take_by_client(self, limit: int) -> Any:
+        try:
+            records = super().take(limit)
+        except Exception:
+            self.drain()  # the client would ask the same parser again, for ever
+            raise
+        return _Handout(RecordBatch.of([as_record(record) for record in records])) if records else ()
+
+    def _read(self, limit: int) -> RecordBatch | None:
+        """Reads producer batches until there are enough records; gives what follows to the client if it is odd."""
+        start = self._place()
+        bodies: list[Body] = []
+        num_records, read_to = 0, self._read_to
+        while num_records < limit and self._records.has_next():
+            place = self._place()
+            try:
+                body, behind = self._next_body()
+            except NotPlainError:
+                self._go_back(place)
+                break
+            num_records += body.num_records
+            self.bytes_read += len(body.data)
+            read_to = behind
+            if body.num_records:
+                bodies.append(body)
+        try:
+            batch = read_bodies(Partition(*self.topic_partition), bodies) if bodies else None
+        except NotPlainError:
+            self._go_back(start)
+            return None
+        self._read_to = max(read_to, self.fetch_offset)
+        return self._count(batch) if batch else None
+
+    def _count(self, batch: RecordBatch) -> RecordBatch | None:
+        batch = cut(batch, int(np.searchsorted(batch.offset_M, self.fetch_offset)), len(batch))
+        self.records_read += len(batch)
+        return batch if len(batch) else None
+
+    def _next_body(self) -> tuple[Body, int]:
+        if self._records._next_slice[_MAGIC_AT] != 2:
+            raise NotPlainError("an older message format")
+        batch = self._records.next_batch()
+        if batch.attributes & _IN_TRANSACTION:
+            raise NotPlainError("part of a transaction")
+        if self.check_crcs and not batch.validate_crc():
+            raise NotPlainError("damaged")
+        try:
+            iter(batch)  # decompresses
+        except Exception as exc:
+            raise NotPlainError(str(exc)) from exc
+        self.leader_epoch = batch.leader_epoch
+        body = Body(
+            data=bytes(memoryview(batch._buffer)[batch._pos :]),
+            num_records=batch.records_count,
+            base_offset=batch.base_offset,
+            first_timestamp_ms=batch.first_timestamp,
+            appended_ms=batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None,
+        )
+        return body, batch.next_offset
+
+    def _place(self) -> tuple[Any, Any]:
+        return self._records._pos, self._records._next_slice
+
+    def _go_back(self, place: tuple[Any, Any]) -> None:
+        self._records._pos, self._records._next_slice = place
+        self._is_plain = False
+
+
+class _Handout:
+    """One batch, which the fetcher counts by its records and appends as one item."""
+
+    def __init__(self, batch: RecordBatch) -> None:
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    def __iter__(self) -> Iterator[RecordBatch]:
+        yield self._batch
+
+
+def _split(batch: RecordBatch | None, limit: int) -> tuple[RecordBatch | None, RecordBatch | None]:
+    if batch is None or len(batch) <= limit:
+        return batch, None
+    return cut(batch, 0, limit), cut(batch, limit, len(batch))
+
+
+class _Answers(deque[Any]):
+    """Answers of brokers that wait to be read, without those that say "nothing new".
+
+    The client asks for more only when no answer is left, and such a one would count.
+    """
+
+    def __init__(self, subscriptions: Any) -> None:
+        super().__init__()
+        self._subscriptions = subscriptions
+
+    def append(self, fetch: Any) -> None:
+        if not _says_nothing(fetch):
+            super().append(fetch)
+            return
+        state = self._subscriptions.assignment.get(fetch.topic_partition)
+        if state is not None and fetch.partition_data.high_watermark >= 0:
+            state.highwater = fetch.partition_data.high_watermark
+
+    def copy(self) -> Any:
+        return deque(self)  # the base class would call our constructor
+
+
+def _says_nothing(fetch: Any) -> bool:
+    data = fetch.partition_data
+    diverging = data.diverging_epoch is not None and data.diverging_epoch.end_offset >= 0
+    other_replica = data.preferred_read_replica is not None and data.preferred_read_replica >= 0
+    nothing = not (data.error_code or data.records or diverging or other_replica)
+    return nothing and fetch.metric_aggregator is None
+
+
+def _with_large_reads(build: Callable[..., Any]) -> Callable[..., Any]:
+    async def build_transport(*args: Any, **options: Any) -> Any:
+        transport = await build(*args, **options)
+        if type(transport) is KafkaTCPTransport:
+            transport._sock_recv = _large_reads(transport._sock, transport._sock_recv)
+        return transport
+
+    return build_transport
+
+
+def _large_reads(socket: Any, read_small: Callable[[], Any]) -> Callable[[], Any]:
+    def read() -> Any:
+        chunks = []
+        try:
+            while chunk := socket.recv(SOCKET_READ_BYTES):
+                chunks.append(chunk)
+        except OSError:  # most often: nothing more to read now
+            pass
+        return (
+            (b"".join(chunks), None) if chunks else read_small()
+        )  # which knows what silence and errors mean
+
+    return read

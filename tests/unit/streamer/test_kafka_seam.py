@@ -1,0 +1,386 @@
+"""Both parsers get the same bytes, made by kafka-python's own builders, and must say the same."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis.strategies as st
+import kafka
+import kafka.codec
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError, UnsupportedCodecError
+from kafka.protocol.consumer import IsolationLevel
+from kafka.record import MemoryRecords
+from kafka.record.default_records import DefaultRecordBatchBuilder
+from kafka.record.legacy_records import LegacyRecordBatchBuilder
+from kafka.record.util import calc_crc32c
+
+from streamer.kafka import seam
+from streamer.kafka.connection import as_record
+from streamer.kafka.record_set import join
+from streamer.kafka.seam import ColumnRecords
+from streamer.records import Record, RecordBatch
+from streamer.slices import header_values
+
+TP = kafka.TopicPartition("readings", 3)
+START_MS = 1_763_796_000_000
+NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
+LOG_APPEND, TRANSACTIONAL, CONTROL = 0x08, 0x10, 0x20
+ATTRIBUTES_AT, LAST_DELTA_AT, MAX_TS_AT, CRC_AT, BODY_AT = 21, 23, 35, 17, 61
+
+Headers = list[tuple[str, bytes | None]]
+Row = tuple[int, int, bytes | None, bytes | None, Headers]  # offset delta, timestamp, key, value, headers
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one producer (or the broker, of its own) put into the log."""
+
+    rows: list[Row] = field(default_factory=list)
+    codec: int = NONE
+    attributes: int = 0
+    producer_id: int = -1
+    hole_behind: int = 0
+
+    @property
+    def num_offsets(self) -> int:
+        return (self.rows[-1][0] if self.rows else 0) + 1 + self.hole_behind
+
+    def to_bytes(self, base_offset: int) -> bytes:
+        builder = DefaultRecordBatchBuilder(
+            magic=2,
+            compression_type=self.codec,
+            is_transactional=bool(self.attributes & TRANSACTIONAL),
+            producer_id=self.producer_id,
+            producer_epoch=0,
+            base_sequence=0,
+            batch_size=1 << 30,
+        )
+        for offset, timestamp, key, value, headers in self.rows:
+            builder.append(offset, timestamp, key, value, headers)
+        raw = bytearray(builder.build())
+        struct.pack_into(">q", raw, 0, base_offset)
+        (attributes,) = struct.unpack_from(">h", raw, ATTRIBUTES_AT)
+        struct.pack_into(">h", raw, ATTRIBUTES_AT, attributes | self.attributes)
+        struct.pack_into(">i", raw, LAST_DELTA_AT, self.num_offsets - 1)
+        return with_crc(raw)
+
+
+def with_crc(raw: bytearray) -> bytes:
+    struct.pack_into(">I", raw, CRC_AT, calc_crc32c(memoryview(raw)[ATTRIBUTES_AT:]))
+    return bytes(raw)
+
+
+def marker(producer_id: int, *, commit: bool) -> Batch:
+    """How the broker ends a transaction."""
+    key = struct.pack(">hh", 0, int(commit))
+    row: Row = (0, START_MS, key, b"\0\0\0\0\0\0", [])
+    return Batch(rows=[row], attributes=TRANSACTIONAL | CONTROL, producer_id=producer_id)
+
+
+def log_of(batches: Sequence[Batch], base_offset: int = 100) -> tuple[list[bytes], list[int]]:
+    """The batches as they lie in the log, and the offset of each."""
+    raw, offsets = [], []
+    for batch in batches:
+        raw.append(batch.to_bytes(base_offset))
+        offsets.append(base_offset)
+        base_offset += batch.num_offsets
+    return raw, offsets
+
+
+@dataclass
+class Reading:
+    """What came out of a parser, and where it stands at the end."""
+
+    records: list[Record]
+    next_offset: int
+    error: type[BaseException] | None
+    takes: list[int]
+
+
+def read(
+    parser: Callable[..., Any], raw: bytes, fetch_offset: int, take: int, aborted: Sequence[Any] = ()
+) -> Reading:
+    """Drives a parser as the fetcher does."""
+    part = parser(
+        fetch_offset,
+        TP,
+        MemoryRecords(raw),
+        isolation_level=IsolationLevel.READ_COMMITTED,
+        aborted_transactions=list(aborted),
+    )
+    records: list[Record] = []
+    takes, error = [], None
+    try:
+        while part and (some := part.take(take)):
+            takes.append(len(some))
+            for item in some:
+                records += to_records(item) if isinstance(item, RecordBatch) else [as_record(item)]
+    except Exception as exc:  # noqa: BLE001  which one is what the tests compare
+        error = type(exc)
+    return Reading(records, part.next_fetch_offset, error, takes)
+
+
+def to_records(batch: RecordBatch) -> list[Record]:
+    return [batch.record(index) for index in range(len(batch))]
+
+
+def both(
+    raw: bytes, fetch_offset: int = 100, take: int = 10_000, aborted: Sequence[Any] = ()
+) -> tuple[Reading, Reading]:
+    public = read(Fetcher.PartitionRecords, raw, fetch_offset, take, aborted)
+    ours = read(ColumnRecords, raw, fetch_offset, take, aborted)
+    assert ours.records == public.records
+    assert ours.error == public.error
+    if ours.error is None:
+        assert ours.next_offset == public.next_offset
+    else:  # a hole before the damage may be behind us already
+        assert public.next_offset <= ours.next_offset
+    assert max(ours.takes, default=0) <= take
+    return ours, public
+
+
+@pytest.fixture
+def reads_by_client(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each time that the client's own parser was asked."""
+    asked: list[int] = []
+    take = ColumnRecords._take_by_client
+
+    def noted(self: ColumnRecords, limit: int) -> Any:
+        asked.append(limit)
+        return take(self, limit)
+
+    monkeypatch.setattr(ColumnRecords, "_take_by_client", noted)
+    return asked
+
+
+def wide(number: int, headers: Headers | None = None) -> Row:
+    value = b'{"cast_id":"C%06d","strand":3,"ts":%d,"mold_level":148.2}' % (number % 7, START_MS + number)
+    return (number, START_MS + number, b"C%06d" % (number % 7), value, headers or [])
+
+
+small_bytes = st.none() | st.binary(max_size=200)
+headers = st.lists(
+    st.tuples(st.sampled_from(["sent-at", "content-type", "größe", ""]) | st.text(max_size=5), small_bytes),
+    max_size=10,
+)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> list[Row]:
+    """Ascending offsets with holes, stamps in any order, everything that may be null null at times."""
+    num = draw(st.integers(1, 12))
+    offsets = sorted(draw(st.sets(st.integers(0, 300), min_size=num, max_size=num)))
+    with_headers = draw(st.sampled_from(["none", "same", "any"]))
+    made: list[Row] = []
+    for offset in offsets:
+        some: Headers = {"none": [], "same": [("sent-at", b"%d" % (START_MS + offset))], "any": None}[
+            with_headers
+        ]
+        stamp = START_MS + draw(st.integers(-(2**41), 2**41))
+        value = draw(small_bytes | st.sampled_from([b"x" * 5_000, b"x" * 70_000]))
+        made.append((offset, stamp, draw(small_bytes), value, draw(headers) if some is None else some))
+    return made
+
+
+plain = st.builds(
+    Batch,
+    rows=rows(),
+    codec=st.sampled_from([NONE, NONE, GZIP, LZ4, ZSTD]),
+    attributes=st.sampled_from([0, 0, LOG_APPEND]),
+    producer_id=st.sampled_from([-1, 7]),
+    hole_behind=st.integers(0, 3),
+)
+empty = st.builds(Batch, hole_behind=st.integers(0, 3), attributes=st.just(0))
+quick = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+class TestBothPathsSayTheSame:
+    @quick
+    @given(st.lists(plain | empty, max_size=5), st.data())
+    def test_on_plain_batches_from_any_offset_in_any_portion(
+        self, batches: list[Batch], data: st.DataObject
+    ) -> None:
+        raw, _ = log_of(batches)
+        end = 100 + sum(batch.num_offsets for batch in batches)
+        start = data.draw(st.integers(100, max(end - 1, 100)))
+        both(b"".join(raw), start, data.draw(st.sampled_from([1, 2, 3, 7, 10_000])))
+
+    @quick
+    @given(
+        st.lists(plain | st.sampled_from(["begin", "commit", "abort"]), max_size=7),
+        st.sampled_from([1, 3, 10_000]),
+    )
+    def test_on_transactions(self, steps: list[Any], take: int) -> None:
+        batches, aborted, begun = [], [], None
+        at = 100
+        for step in steps:
+            if isinstance(step, Batch):
+                batch = step
+            elif step == "begin":
+                batch = Batch([wide(0), wide(1)], attributes=TRANSACTIONAL, producer_id=9)
+                begun = at if begun is None else begun
+            else:
+                batch = marker(9, commit=step == "commit")
+                if step == "abort" and begun is not None:
+                    aborted.append(Aborted(9, begun))
+                begun = None
+            batches.append(batch)
+            at += batch.num_offsets
+        raw, _ = log_of(batches)
+        both(b"".join(raw), 100, take, aborted)
+
+    @quick
+    @given(st.lists(plain, min_size=1, max_size=4), st.data())
+    def test_on_damage_that_the_crc_tells(self, batches: list[Batch], data: st.DataObject) -> None:
+        raw, offsets = log_of(batches)
+        which = data.draw(st.integers(0, len(raw) - 1))
+        damaged = bytearray(raw[which])
+        damaged[data.draw(st.integers(ATTRIBUTES_AT, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+        raw[which] = bytes(damaged)
+        ours, _ = both(b"".join(raw), 100, data.draw(st.sampled_from([1, 3, 10_000])))
+        assert ours.error is CorruptRecordError
+        assert len(ours.records) == sum(len(batch.rows) for batch in batches[:which])
+        assert ours.next_offset <= offsets[which]
+
+    @settings(quick, max_examples=300)
+    @given(st.lists(plain, min_size=1, max_size=3), st.data())
+    def test_on_damage_that_the_crc_does_not_tell(self, batches: list[Batch], data: st.DataObject) -> None:
+        raw, _ = log_of(batches)
+        which = data.draw(st.integers(0, len(raw) - 1))
+        damaged = bytearray(raw[which])
+        for _ in range(data.draw(st.integers(1, 3))):
+            damaged[data.draw(st.integers(BODY_AT, min(len(damaged), BODY_AT + 80) - 1))] = data.draw(
+                st.integers(0, 255)
+            )
+        raw[which] = with_crc(damaged)
+        both(b"".join(raw), 100, data.draw(st.sampled_from([1, 3, 10_000])))
+
+    @quick
+    @given(st.lists(plain, min_size=1, max_size=3), st.data())
+    def test_on_an_answer_that_was_cut_off(self, batches: list[Batch], data: st.DataObject) -> None:
+        raw = b"".join(log_of(batches)[0])
+        both(raw[: data.draw(st.integers(0, len(raw)))])
+
+    @pytest.mark.parametrize("magic", [0, 1])
+    def test_on_older_formats_behind_new_ones(self, magic: int) -> None:
+        old = LegacyRecordBatchBuilder(magic=magic, compression_type=0, batch_size=1 << 20)
+        for number in range(3):
+            old.append(200 + number, timestamp=START_MS, key=b"k", value=b"old %d" % number)
+        raw = Batch([wide(number) for number in range(4)]).to_bytes(100) + bytes(old.build())
+        ours, _ = both(raw)
+        assert [record.offset for record in ours.records] == [100, 101, 102, 103, 200, 201, 202]
+
+    def test_on_a_codec_that_is_not_installed(self) -> None:
+        if kafka.codec.has_snappy():
+            pytest.skip("snappy is installed")
+        first = Batch([wide(0)]).to_bytes(100)
+        second = Batch([wide(0)], attributes=SNAPPY).to_bytes(101)
+        ours, _ = both(first + second)
+        assert ours.error is UnsupportedCodecError
+        assert len(ours.records) == 1
+
+    def test_on_a_body_that_cannot_be_decompressed(self) -> None:
+        first = Batch([wide(0)]).to_bytes(100)
+        second = Batch([wide(0)], attributes=LZ4).to_bytes(101)
+        ours, _ = both(first + second)
+        assert ours.error is RuntimeError
+        assert len(ours.records) == 1
+
+
+@dataclass(frozen=True)
+class Aborted:
+    """An entry of the fetch answer's list."""
+
+    producer_id: int
+    first_offset: int
+
+
+class TestColumnRecords:
+    def test_plain_batches_never_reach_the_clients_parser(self, reads_by_client: list[int]) -> None:
+        batches = [
+            Batch([wide(n, [("sent-at", b"1")]) for n in range(50)], codec=codec, producer_id=5)
+            for codec in (NONE, GZIP, LZ4, ZSTD)
+        ]
+        ours, _ = both(b"".join(log_of(batches)[0]))
+        assert len(ours.records) == 200
+        assert reads_by_client == []
+
+    def test_a_transaction_goes_to_the_clients_parser_and_what_came_before_does_not(
+        self, reads_by_client: list[int]
+    ) -> None:
+        batches = [
+            Batch([wide(n) for n in range(50)]),
+            Batch([wide(0)], attributes=TRANSACTIONAL, producer_id=9),
+        ]
+        ours, _ = both(b"".join(log_of(batches)[0]))
+        assert ours.takes == [50, 1]
+        assert len(reads_by_client) == 1
+
+    def test_small_batches_come_out_as_one_and_are_counted(self) -> None:
+        raw = b"".join(log_of([Batch([wide(n) for n in range(10)]) for _ in range(30)])[0])
+        part = ColumnRecords(100, TP, MemoryRecords(raw))
+        first = join(list(part.take(250)))
+        rest = join(list(part.take(250)))
+        assert (len(first), first.num_producer_batches) == (250, 25)
+        assert (len(rest), rest.num_producer_batches) == (50, 5)
+        assert not part
+
+    def test_a_position_in_the_middle_drops_the_records_before_it(self) -> None:
+        raw = Batch([wide(n) for n in range(10)]).to_bytes(100)
+        (batch,) = ColumnRecords(106, TP, MemoryRecords(raw)).take()
+        assert batch.offset_M.tolist() == [106, 107, 108, 109]
+        assert batch.keys[0] == b"C000006"
+        assert batch.record(3).value == wide(9)[3]
+
+    def test_the_next_offset_follows_what_was_handed_out(self) -> None:
+        raw = Batch([wide(n) for n in range(10)], hole_behind=5).to_bytes(100)
+        part = ColumnRecords(100, TP, MemoryRecords(raw))
+        part.take(4)
+        assert part.next_fetch_offset == 104
+        part.take(100)
+        assert part.next_fetch_offset == 115
+
+    def test_after_an_error_it_is_done_for(self) -> None:
+        damaged = bytearray(Batch([wide(0)]).to_bytes(100))
+        damaged[-1] ^= 1
+        part = ColumnRecords(100, TP, MemoryRecords(bytes(damaged)))
+        with pytest.raises(CorruptRecordError):
+            part.take()
+        assert not part  # or else the fetcher would ask it for ever
+        assert part.next_fetch_offset == 100
+
+    def test_one_batch_is_read_once_though_it_is_handed_out_in_portions(self) -> None:
+        drained = []
+        raw = Batch([wide(n) for n in range(10)]).to_bytes(100)
+        part = ColumnRecords(100, TP, MemoryRecords(raw), on_drain=drained.append)
+        portions = [len(part.take(3)) for _ in range(4)]
+        assert portions == [3, 3, 3, 1]
+        assert drained == [part]
+        assert part.records_read == 10
+
+
+class TestHeaderColumn:
+    @quick
+    @given(rows())
+    @example([wide(0, [("sent-at", None)]), wide(1, [])])
+    def test_values_of_one_header_are_those_of_the_records(self, made: list[Row]) -> None:
+        (batch,) = ColumnRecords(0, TP, MemoryRecords(Batch(made).to_bytes(0))).take()
+        expected = [next((value for name, value in row[4] if name == "sent-at"), None) for row in made]
+        if batch.headers is not None:
+            assert header_values(batch.headers, "sent-at") == expected
+            assert header_values(batch.headers[1:], "sent-at") == expected[1:]
+            assert [list(some) for some in batch.headers] == [row[4] for row in made]
+        else:
+            assert not any(row[4] for row in made)
+
+
+def test_the_seam_is_on_only_for_tested_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seam.is_tested()  # a new client: run this file with it, then add its version
+    monkeypatch.setattr(kafka, "__version__", "3.0.13")
+    assert not seam.is_tested()
