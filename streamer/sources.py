@@ -225,5 +225,17 @@ def _faults_of_paths(source: SourceConfig, units: Mapping[str, str]) -> Iterator
             continue
         for other, at in seen.items():
             if other[: len(path)] == path or path[: len(other)] == other:
-                yield loc, f"{'.'.join(path)} holds {'.'.join(map(str, at))} already; one field for each"
+                wrong, taken = (at, loc) if _is_default(source, loc) else (loc, at)
+                yield (
+                    wrong,
+                    f"{'.'.join(places[wrong])} holds {'.'.join(map(str, taken))} already; one field for each",
+                )
         seen[path] = loc
+
+
+def _is_default(source: SourceConfig, loc: Loc) -> bool:
+    """Whether the file says nothing of a field."""
+    if loc[0] == "fields":
+        return loc[1] not in source.fields.model_fields_set
+    config = source.sensors.get(str(loc[1]))
+    return config is None or config.field is None

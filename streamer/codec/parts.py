@@ -5,7 +5,7 @@ Shape suffixes: R readings, N rows, F sensors.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,8 +72,10 @@ def rows_of(num_rows_R: IntArray, reading_R: IntArray) -> IntArray:
     return np.repeat(first_R[reading_R], num_taken_R) + within_N
 
 
-def of_pieces(records: Sequence[int], pieces: Sequence[Piece], num_sensors: int) -> Part:
+def of_pieces(by_record: Mapping[int, Piece], num_sensors: int) -> Part:
     """The columns of readings that were decoded one by one."""
+    records = sorted(by_record)
+    pieces = [by_record[record] for record in records]
     rows = [piece.values_NF for piece in pieces]
     return Part(
         record_R=np.array(records, dtype=np.int64),
@@ -93,7 +95,7 @@ def join(parts: Sequence[Part], num_sensors: int) -> Part:
     """All readings, in offset order."""
     parts = [part for part in parts if len(part)]
     if not parts:
-        return of_pieces([], [], num_sensors)
+        return of_pieces({}, num_sensors)
     if len(parts) == 1:
         return parts[0]
     joined = Part(

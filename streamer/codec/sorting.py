@@ -6,8 +6,10 @@ tells its shape, and the rest is tried as that. Odd records end up being decoded
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
@@ -17,9 +19,9 @@ from streamer.codec.finish import Refused
 from streamer.codec.layout import Layout
 from streamer.codec.parts import Part, of_pieces
 from streamer.codec.shapes import Shape
-from streamer.codec.wire import content_type
+from streamer.codec.wire import CONTENT_TYPE, content_type
 from streamer.errors import RecordError
-from streamer.records import IntArray, RecordBatch
+from streamer.records import Headers, IntArray, RecordBatch
 from streamer.schema import CastEnd
 
 # Smaller: msgspec is set up for a handful of records. Larger: as many are decoded one by one.
@@ -33,8 +35,7 @@ class Sorted:
     parts: list[Part] = field(default_factory=list)
     controls: list[tuple[int, CastEnd]] = field(default_factory=list)
     refused: Refused = field(default_factory=list)
-    records: list[int] = field(default_factory=list)
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: dict[int, Piece] = field(default_factory=dict)
 
 
 class Sorter:
@@ -57,7 +58,7 @@ class Sorter:
         done = Sorted()
         for kind, record_M in self._by_content_type(batch, without, done).items():
             self._decode(batch, kind, record_M, done)
-        done.parts.append(of_pieces(done.records, done.pieces, len(self._layout.sensors)))
+        done.parts.append(of_pieces(done.pieces, len(self._layout.sensors)))
         return done
 
     def _by_content_type(
@@ -66,6 +67,10 @@ class Sorter:
         default = self._layout.source.content_type
         if batch.headers is None:
             return {default: np.arange(len(batch), dtype=np.int64)}
+        alike = _alike(batch.headers)
+        if alike is not None and not without:
+            with suppress(RecordError):
+                return {content_type(alike, default): np.arange(len(batch), dtype=np.int64)}
         kinds: dict[str, list[int]] = {}
         for index, headers in enumerate(batch.headers):
             if index in without:
@@ -90,13 +95,15 @@ class Sorter:
                     if len(part) > largest:
                         largest, self._usual[kind] = len(part), shape
                 continue
-            shape = self._decode_first(batch, left_M, done)
+            piece = self._decode_one(batch, int(left_M[0]), done)
             left_M = left_M[1:]
-            if shape is not None and done.pieces[-1].unknown and self._learn(shape, done.pieces[-1]):
-                tried.discard(shape)
+            shape = None
+            if piece is not None and self._layout.may_be_fast:
+                shape = piece.shape
+                if piece.unknown and self._fast_decoder(shape).learn(piece.unknown):
+                    tried.discard(shape)
 
-    def _decode_first(self, batch: RecordBatch, record_M: IntArray, done: Sorted) -> Shape | None:
-        index = int(record_M[0])
+    def _decode_one(self, batch: RecordBatch, index: int, done: Sorted) -> Piece | None:
         try:
             message = self._exact.decode(batch.record(index))
         except RecordError as exc:
@@ -105,17 +112,29 @@ class Sorter:
         if isinstance(message, CastEnd):
             done.controls.append((index, message))
             return None
-        done.records.append(index)
-        done.pieces.append(message)
-        return message.shape if self._layout.may_be_fast else None
-
-    def _learn(self, shape: Shape, piece: Piece) -> bool:
-        return self._fast_decoder(shape).learn(piece.unknown)
+        done.pieces[index] = message
+        return message
 
     def _fast_decoder(self, shape: Shape) -> FastDecoder:
         if shape not in self._fast:
             self._fast[shape] = FastDecoder(self._layout, shape)
         return self._fast[shape]
+
+
+def _alike(headers_M: Sequence[Headers]) -> Headers | None:
+    """The header `content-type` of records that all have the same headers, but for other values; else None."""
+    if len(set(map(len, headers_M))) != 1:
+        return None
+    for place, (name, value) in enumerate(headers_M[0]):
+        column = list(map(itemgetter(place), headers_M))
+        if set(map(itemgetter(0), column)) != {name}:
+            return None
+        if name == CONTENT_TYPE:
+            if set(map(itemgetter(1), column)) != {value}:
+                return None
+            if value:
+                return ((name, value),)
+    return ()
 
 
 def _values(batch: RecordBatch, record_M: IntArray) -> list[bytes | None]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 from zoneinfo import ZoneInfo
+
+import numpy as np
 
 from streamer.columns import NO_TIME
 from streamer.errors import RecordError
@@ -21,6 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # How many of a unit make a millisecond.
 _PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 _NAMES = {"ms": "milliseconds", "s": "seconds", "us": "microseconds", "ns": "nanoseconds"}
+_POWERS = 10 ** np.arange(12, -1, -1, dtype=np.int64)
 
 
 def log_time(record: Record) -> int:
@@ -37,17 +42,39 @@ def log_times(batch: RecordBatch) -> tuple[IntArray, list[tuple[int, RecordError
     """`log_time` of each record, `NO_TIME` where it is unusable, and what is wrong with these."""
     if batch.headers is None:
         return batch.timestamp_M, []
+    alike_M = _sent_at_alike(batch.headers)
+    if alike_M is not None:
+        return alike_M, []
     log_time_M, refused = batch.timestamp_M.copy(), []
     for index, headers in enumerate(batch.headers):
-        if headers:
-            try:
-                sent_at = _sent_at(headers)
-            except RecordError as exc:
-                refused.append((index, exc))
-                sent_at = NO_TIME
-            if sent_at is not None:
-                log_time_M[index] = sent_at
+        try:
+            sent_at = _sent_at(headers)
+        except RecordError as exc:
+            refused.append((index, exc))
+            sent_at = NO_TIME
+        if sent_at is not None:
+            log_time_M[index] = sent_at
     return log_time_M, refused
+
+
+def _sent_at_alike(headers_M: Sequence[Headers]) -> IntArray | None:
+    """The headers `sent-at` of records that all have it at the same place, with 13 digits; else None."""
+    if len(set(map(len, headers_M))) != 1:
+        return None
+    place = next((place for place, (name, _) in enumerate(headers_M[0]) if name == SENT_AT), None)
+    if place is None:
+        return None
+    before = [set(map(itemgetter(0), map(itemgetter(index), headers_M))) for index in range(place)]
+    names, values = zip(*map(itemgetter(place), headers_M), strict=True)
+    if set(names) != {SENT_AT} or any(SENT_AT in others for others in before) or None in values:
+        return None
+    if set(map(len, values)) != {13}:
+        return None
+    digit_MD = np.frombuffer(b"".join(values), np.uint8).reshape(-1, 13) - np.uint8(48)
+    if (digit_MD > 9).any():
+        return None
+    sent_at_M: IntArray = digit_MD.astype(np.int64) @ _POWERS
+    return sent_at_M if sent_at_M.min() >= MIN_TS and sent_at_M.max() <= MAX_TS else None
 
 
 def _sent_at(headers: Headers) -> int | None:

@@ -162,6 +162,7 @@ def told(decoded: DecodedBatch, first: int = 0) -> list[tuple[Any, ...]]:
     }
     said |= {index + first: ("control", event) for index, event in decoded.controls}
     stop_NF = np.zeros(columns.values_NF.shape, bool) if columns.stop_NF is None else columns.stop_NF
+    assert (np.diff(columns.record_R) > 0).all()
     ends = np.cumsum(columns.num_rows_R)
     for r, index in enumerate(columns.record_R.tolist()):
         rows = slice(int(ends[r] - columns.num_rows_R[r]), int(ends[r]))
