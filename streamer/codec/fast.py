@@ -6,7 +6,6 @@ Shape suffixes: R readings, N rows, F sensors.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from operator import is_
@@ -20,7 +19,7 @@ from streamer.codec.exact import MAX_CHUNK_ROWS, MAX_PERIOD_MS, Float64Array
 from streamer.codec.layout import Layout, Path
 from streamer.codec.parts import Part, Values
 from streamer.codec.quality import Quality, quality_of
-from streamer.codec.shapes import Getter, Shape, ShapeDecoder
+from streamer.codec.shapes import Shape, ShapeDecoder
 from streamer.codec.times import MAX_TS, MIN_TS
 from streamer.codec.wire import JSON
 from streamer.columns import BoolArray
@@ -112,15 +111,15 @@ class FastDecoder:
                 _leave(abs(time) >= 1 << 63 for time in times)
                 raise
         fits_R = (ms_R >= MIN_TS) & (ms_R <= MAX_TS)
-        if not fits_R.all():
-            _leave(~fits_R)
+        _leave(~fits_R)
         return ms_R.astype(np.int64, copy=False)
 
     def _wide(self, part: Part, messages: list[Any]) -> None:
-        num_sensors = len(self._layout.sensors)
+        get, num_sensors = self._decoder.get, len(self._layout.sensors)
+        # numpy makes NaN of None.
         part.values_NF = values_NF = np.empty((len(messages), num_sensors))
         for column in range(num_sensors):
-            values_NF[:, column] = _numbers(self._decoder.get[str(column)], messages)
+            values_NF[:, column] = np.fromiter(map(get[str(column)], messages), np.float64, len(messages))
 
     def _chunks(self, part: Part, messages: list[Any]) -> None:
         self._set_period(part, messages)
@@ -129,11 +128,7 @@ class FastDecoder:
         self._check_sizes(part)
         size = int(part.num_rows_R.sum()) * len(self._layout.sensors)
         values = chain.from_iterable(chain.from_iterable(chunks))
-        try:
-            flat = np.fromiter(values, np.float64, size)
-        except TypeError:
-            values = chain.from_iterable(chain.from_iterable(chunks))
-            flat = np.array([math.nan if value is None else value for value in values])
+        flat = np.fromiter(values, np.float64, size)
         part.values_NF = flat.reshape(-1, len(self._layout.sensors))
 
     def _packed_chunks(self, part: Part, messages: list[Any]) -> None:
@@ -142,8 +137,7 @@ class FastDecoder:
         row_bytes = 4 * len(self._layout.sensors)
         num_bytes_R = np.fromiter(map(len, chunks), np.int64, len(chunks))
         part.num_rows_R = num_bytes_R // row_bytes
-        if (num_bytes_R % row_bytes).any():
-            _leave(num_bytes_R % row_bytes != 0)
+        _leave(num_bytes_R % row_bytes != 0)
         self._check_sizes(part)
         part.values_NF = np.frombuffer(b"".join(chunks), "<f4").reshape(-1, len(self._layout.sensors))
 
@@ -156,8 +150,7 @@ class FastDecoder:
     @staticmethod
     def _check_sizes(part: Part) -> None:
         fits_R = (part.num_rows_R >= 1) & (part.num_rows_R <= MAX_CHUNK_ROWS)
-        if not fits_R.all():
-            _leave(~fits_R)
+        _leave(~fits_R)
 
     def _tags(self, part: Part, messages: list[Any]) -> None:
         get = self._decoder.get
@@ -170,33 +163,25 @@ class FastDecoder:
             if self._layout.source.unknown_tags == "refuse":
                 _leave(~is_known_R)
             part.unknown_R = ~is_known_R + (0 if part.unknown_R is None else part.unknown_R)
-        value_R, is_null_R = self._tag_values(messages)
+        value_R, null_R, missing_R = self._tag_values(messages)
         bad_R = self._bad_qualities(list(map(get["quality"], messages)))
-        is_missing_R = is_known_R & ~bad_R & is_null_R & self._is_unset(messages, is_null_R)
-        if is_missing_R.any():
-            _leave(is_missing_R)
-        part.bad_R = is_known_R & (bad_R | is_null_R)
+        _leave(is_known_R & ~bad_R & missing_R)
+        part.bad_R = is_known_R & (bad_R | null_R)
         good_R = np.flatnonzero(is_known_R & ~part.bad_R)
         part.values_NF = np.full((len(messages), len(self._layout.sensors)), np.nan)
         part.values_NF[good_R, tag_R[good_R]] = value_R[good_R]
 
-    def _tag_values(self, messages: list[Any]) -> tuple[Float64Array, BoolArray]:
-        """Values, and where there is none: null or left out."""
-        get = self._decoder.get["value"]
-        try:
-            value_R = np.fromiter(map(get, messages), np.float64, len(messages))
-        except TypeError:
-            values = [get(message) for message in messages]
-            is_null_R = np.array([value is None or value is UNSET for value in values])
-            value_R = np.array([math.nan if value is None or value is UNSET else value for value in values])
-            return value_R, is_null_R
-        return value_R, np.zeros(len(messages), dtype=np.bool_)
-
-    def _is_unset(self, messages: list[Any], is_null_R: BoolArray) -> BoolArray:
-        if not is_null_R.any():
-            return is_null_R
-        get = self._decoder.get["value"]
-        return np.array([get(message) is UNSET for message in messages])
+    def _tag_values(self, messages: list[Any]) -> tuple[Float64Array, BoolArray, BoolArray]:
+        """Values, where there is none since it is null, and where since it is left out."""
+        values = list(map(self._decoder.get["value"], messages))
+        missing_R = np.fromiter(map(is_, values, repeat(UNSET)), np.bool_, len(values))
+        if missing_R.any():
+            values = [None if value is UNSET else value for value in values]
+        value_R = np.array(values, dtype=np.float64)
+        if not np.isnan(value_R).any():
+            return value_R, missing_R, missing_R
+        null_R = np.fromiter(map(is_, values, repeat(None)), np.bool_, len(values))
+        return value_R, null_R & ~missing_R, missing_R
 
     def _bad_qualities(self, qualities: list[Any]) -> BoolArray:
         # The type belongs to the key: True and 1 are equal, and not the same quality.
@@ -225,20 +210,13 @@ class _OddError(Exception):
 
 def _leave(odd_R: Iterable[Any]) -> None:
     """Leaves messages to the exact path, if any is odd."""
-    messages = {index for index, odd in enumerate(odd_R) if odd}
-    if messages:
-        raise _OddError(messages)
+    odd = np.flatnonzero(odd_R if isinstance(odd_R, np.ndarray) else list(odd_R)).tolist()
+    if odd:
+        raise _OddError(set(odd))
 
 
 def _is_strand(strand: int | None) -> bool:
     return strand is None or 0 <= strand <= MAX_STRAND
-
-
-def _numbers(get: Getter, messages: list[Any]) -> Float64Array:
-    try:
-        return np.fromiter(map(get, messages), np.float64, len(messages))
-    except TypeError:
-        return np.array([math.nan if (value := get(message)) is None else value for message in messages])
 
 
 _NO_VALUES: Values = np.empty((0, 0))

@@ -378,12 +378,13 @@ def test_a_tag_is_a_row_of_one_value() -> None:
 
 
 @pytest.mark.parametrize("one", [tag(quality="bad"), tag(value=None), tag(value="Bad", quality=False)])
-def test_a_bad_tag_is_a_stop(one: dict[str, object]) -> None:
-    decoded = CODEC.decode(RecordBatch.of([record(tag(ts=TS - 1)), record(one)]))
+@pytest.mark.parametrize("num", [1, 20])
+def test_a_bad_tag_is_a_stop(one: dict[str, object], num: int) -> None:
+    decoded = CODEC.decode(RecordBatch.of([record(tag(ts=TS - 1)), record(one)] * num))
     assert decoded.readings.stop_NF is not None
-    assert decoded.readings.stop_NF.tolist() == [[False, False], [False, True]]
-    assert np.isnan(decoded.readings.values_NF[1]).all()
-    assert decoded.num_bad_quality == 1
+    assert decoded.readings.stop_NF.tolist() == [[False, False], [False, True]] * num
+    assert np.isnan(decoded.readings.values_NF[:, 1]).tolist() == [False, True] * num
+    assert decoded.num_bad_quality == num
 
 
 @pytest.mark.parametrize(
