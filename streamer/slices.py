@@ -6,8 +6,10 @@ Shape suffix: M records of one batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import overload
+
+import numpy as np
 
 from streamer.records import Headers, IntArray
 
@@ -40,6 +42,17 @@ class Slices(Sequence[bytes | None]):
     def __iter__(self) -> Iterator[bytes | None]:
         return iter(self.to_list())
 
+    def digits(self, length: int) -> IntArray | None:
+        """The numbers that they spell, None where one is not made of so many digits; M."""
+        if ((self.end_M - self.start_M) != length).any():
+            return None
+        bytes_B = np.frombuffer(self.buffer, dtype=np.uint8)
+        digit_MD = bytes_B[self.start_M[:, np.newaxis] + np.arange(length)] - np.uint8(ord("0"))
+        if (digit_MD > 9).any():
+            return None
+        number_M: IntArray = digit_MD.astype(np.int64) @ (10 ** np.arange(length - 1, -1, -1, dtype=np.int64))
+        return number_M
+
     def to_list(self) -> list[bytes | None]:
         """All of them, cut out of the buffer."""
         buffer = self.buffer
@@ -51,7 +64,7 @@ class Slices(Sequence[bytes | None]):
         return cut
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HeaderColumn(Sequence[Headers]):
     """The headers of M records, column by column: the first header of each, the second of each, ...
 
@@ -64,9 +77,30 @@ class HeaderColumn(Sequence[Headers]):
     num_M: IntArray
     names: tuple[str | list[str], ...]
     values: tuple[Slices, ...]
+    _rows: list[Headers] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.num_M)
+
+    def __iter__(self) -> Iterator[Headers]:
+        if self._rows is None:  # who goes through them once does so again
+            self._rows = self._to_rows()
+        return iter(self._rows)
+
+    def _to_rows(self) -> list[Headers]:
+        names = self.uniform_names()
+        if names is None:
+            return [self[index] for index in range(len(self))]
+        columns = [
+            [(name, value) for value in values.to_list()]
+            for name, values in zip(names, self.values, strict=True)
+        ]
+        return list(zip(*columns, strict=True))
+
+    def uniform_names(self) -> tuple[str, ...] | None:
+        """The names of the headers where all records have the same ones in the same order, else None."""
+        names = tuple(name for name in self.names if isinstance(name, str))
+        return names if len(names) == len(self.names) and bool((self.num_M == len(names)).all()) else None
 
     @overload
     def __getitem__(self, index: int) -> Headers: ...
@@ -81,15 +115,7 @@ class HeaderColumn(Sequence[Headers]):
             for name, values in zip(self.names[: int(self.num_M[index])], self.values, strict=False)
         )
 
-    def values_of(self, name: str) -> list[bytes | None] | None:
-        """The values of the header that each record has and no other, None where it is not so simple."""
-        if self.names == (name,) and bool((self.num_M == 1).all()):
-            return self.values[0].to_list()
-        return None
-
-
-def header_values(headers: Sequence[Headers], name: str) -> list[bytes | None]:
-    """The value of the first header of that name in each record; None where it has none or a null one."""
-    if isinstance(headers, HeaderColumn) and (values := headers.values_of(name)) is not None:
-        return values
-    return [next((value for key, value in record if key == name), None) for record in headers]
+    def values_of(self, name: str) -> Slices | None:
+        """The values of the first header of that name where all records have the same headers, else None."""
+        names = self.uniform_names()
+        return self.values[names.index(name)] if names is not None and name in names else None

@@ -22,10 +22,10 @@ from kafka.record.util import calc_crc32c
 
 from streamer.kafka import seam
 from streamer.kafka.connection import as_record
-from streamer.kafka.record_set import join
+from streamer.kafka.record_set import MAX_HEADERS, join
 from streamer.kafka.seam import ColumnRecords
 from streamer.records import Record, RecordBatch
-from streamer.slices import header_values
+from streamer.slices import HeaderColumn, Slices
 
 TP = kafka.TopicPartition("readings", 3)
 START_MS = 1_763_796_000_000
@@ -369,15 +369,57 @@ class TestHeaderColumn:
     @quick
     @given(rows())
     @example([wide(0, [("sent-at", None)]), wide(1, [])])
-    def test_values_of_one_header_are_those_of_the_records(self, made: list[Row]) -> None:
+    @example([wide(0, [("sent-at", b"1"), ("x", None)]), wide(1, [("sent-at", b"2"), ("x", b"")])])
+    def test_it_reads_as_a_list_of_headers(self, made: list[Row]) -> None:
         (batch,) = ColumnRecords(0, TP, MemoryRecords(Batch(made).to_bytes(0))).take()
-        expected = [next((value for name, value in row[4] if name == "sent-at"), None) for row in made]
-        if batch.headers is not None:
-            assert header_values(batch.headers, "sent-at") == expected
-            assert header_values(batch.headers[1:], "sent-at") == expected[1:]
-            assert [list(some) for some in batch.headers] == [row[4] for row in made]
-        else:
-            assert not any(row[4] for row in made)
+        expected = [tuple(row[4]) for row in made]
+        if batch.headers is None:
+            assert not any(expected)
+            return
+        assert list(batch.headers) == expected
+        if max(map(len, expected)) > MAX_HEADERS:
+            return
+        assert isinstance(batch.headers, HeaderColumn)
+        assert [batch.headers[index] for index in range(len(made))] == expected
+        assert list(batch.headers[1:]) == expected[1:]
+        names = {tuple(name for name, _ in headers) for headers in expected}
+        if (uniform := batch.headers.uniform_names()) is not None:
+            assert names == {uniform}
+            for name in uniform:
+                values = batch.headers.values_of(name)
+                assert values is not None
+                assert list(values) == [next(value for key, value in row if key == name) for row in expected]
+
+    def test_headers_that_all_records_have_are_told(self) -> None:
+        some: Headers = [("sent-at", b"1763796000000"), ("content-type", b"a")]
+        (batch,) = ColumnRecords(
+            0, TP, MemoryRecords(Batch([wide(n, some) for n in range(3)]).to_bytes(0))
+        ).take()
+        assert isinstance(batch.headers, HeaderColumn)
+        assert batch.headers.uniform_names() == ("sent-at", "content-type")
+        values = batch.headers.values_of("sent-at")
+        assert values is not None
+        assert (numbers := values.digits(13)) is not None
+        assert numbers.tolist() == [START_MS] * 3
+        assert batch.headers.values_of("other") is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        ([b"0123", b"9999"], [123, 9999]),
+        ([b"0123", b"99999"], None),
+        ([b"0123", b"-999"], None),
+        ([b"0123", b"99:9"], None),
+        ([b"0123", None], None),
+    ],
+)
+def test_digits(texts: list[bytes | None], numbers: list[int] | None) -> None:
+    row_of = [(number, START_MS, text, None, []) for number, text in enumerate(texts)]
+    (batch,) = ColumnRecords(0, TP, MemoryRecords(Batch(row_of).to_bytes(0))).take()
+    assert isinstance(batch.keys, Slices)
+    found = batch.keys.digits(4)
+    assert (None if found is None else found.tolist()) == numbers
 
 
 def test_the_seam_is_on_only_for_tested_versions(monkeypatch: pytest.MonkeyPatch) -> None:
