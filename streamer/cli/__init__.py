@@ -7,6 +7,7 @@ import typer
 from streamer import process
 from streamer.cli import dead_letters
 from streamer.cli.feeding import replay, simulate
+from streamer.cli.ledger import ledger
 from streamer.cli.running import run, status
 
 app = typer.Typer(
@@ -15,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, status, simulate, replay):
+for command in (run, status, ledger, simulate, replay):
     app.command()(command)
 app.add_typer(dead_letters.app, name="dead-letters", no_args_is_help=True)
 

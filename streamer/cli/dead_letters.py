@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from streamer.app import input_topics
 from streamer.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, read_settings
 from streamer.config import StreamerSettings
 from streamer.dead_letters import DeadLetter, LetterReader, Origin, Outcome, Replayer
@@ -168,7 +167,7 @@ def replay(
             LetterReader(settings.kafka, settings.topics.dead_letters) as reader,
             Producer(settings.kafka) as producer,
         ):
-            topics = input_topics(settings).keys() - {settings.topics.dead_letters}
+            topics = (*settings.reading_topics, settings.topics.labels)
             replayer = Replayer(settings.kafka, producer, store, topics)
             letters = (letter for letter in _noted(_distinct(reader.new()), kept) if chosen(letter))
             outcomes += replayer.replay(letters, dry_run=dry_run)

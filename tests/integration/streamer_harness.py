@@ -196,7 +196,7 @@ class Member:
             casts=CastStore(self.client, self.keys, settings.data),
             index=self.index_class(self.client, self.keys, settings.data, settings.windows),
             positions=self.positions,
-            dead_letters=DeadLetters(self.producer, settings.topics.dead_letters),
+            dead_letters=DeadLetters(self.producer, settings.topics.dead_letters, settings.redis.namespace),
             metrics=self.metrics,
             health=self.health,
             reset=reset,
