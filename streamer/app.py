@@ -20,6 +20,7 @@ from streamer.store.index import WindowIndex
 from streamer.store.keys import Keys
 from streamer.store.namespace import check_server, claim_namespace, claim_spec
 from streamer.store.positions import PositionStore
+from streamer.store.stops import StopStore
 
 log = structlog.get_logger()
 
@@ -68,6 +69,7 @@ def run_streamer(settings: StreamerSettings, stop: StopRequest, *, reset: bool =
             index=WindowIndex(client, keys, settings.data, settings.windows),
             positions=PositionStore(client, keys),
             dead_letters=DeadLetters(producer, settings.topics.dead_letters, settings.redis.namespace),
+            stops=StopStore(client, keys),
             metrics=metrics,
             health=health,
             reset=reset,

@@ -22,6 +22,7 @@ from streamer.kafka import GroupConsumer
 from streamer.metrics import StreamerMetrics
 from streamer.partition import ReadingsPartition
 from streamer.records import Partition, RecordBatch
+from streamer.stopping import Stopping
 from streamer.store.casts import CastStore
 from streamer.store.index import WindowIndex
 from streamer.store.positions import LastRecord, PositionStore
@@ -59,6 +60,7 @@ class Assignment:
         casts: CastStore,
         index: WindowIndex,
         positions: PositionStore,
+        stopping: Stopping,
         metrics: StreamerMetrics,
         health: Health,
         reset: bool,
@@ -71,6 +73,7 @@ class Assignment:
         self._casts = casts
         self._index = index
         self._positions = positions
+        self._stopping = stopping
         self._metrics = metrics
         self._health = health
         self._reset = reset
@@ -102,12 +105,13 @@ class Assignment:
             return
         for partition in rebalance.revoked:
             self._forget(partition)
+            self._stopping.forget(partition)
             self._to_load.discard(partition)
         self._to_load |= rebalance.assigned
         self._metrics.rebalances.inc()
         log.info("assignment", revoked=_names(rebalance.revoked), assigned=_names(rebalance.assigned))
         if not self._to_load and not self._num_failures:
-            self._health.ready()  # a member in reserve: there are fewer partitions than members
+            self._tell_ready()  # a member in reserve: there are fewer partitions than members
 
     def _forget(self, partition: Partition) -> None:
         self.readings.pop(partition, None)
@@ -148,16 +152,36 @@ class Assignment:
         if self._num_failures:
             self._positions.check_writable()  # a full Redis answers what is read
         for partition in sorted(self._to_load):
-            self._load(partition)
+            if not self._stopping.holds(partition):
+                self._load(partition)
+                self._consumer.resume(partition)
             self._to_load.discard(partition)
-            self._consumer.resume(partition)
         if self._offset_gone and self._num_gaps == gaps:
             raise RefusedError(f"{self._offset_gone}: {_ANEW}")
         self._offset_gone = None
         if self._num_failures:
             log.info("recovered", after_failures=self._num_failures)
         self._num_failures = 0
-        self._health.ready()
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if why := self._stopping.why():
+            self._health.not_ready(why)
+        else:
+            self._health.ready()
+
+    def stop_tripped(self) -> None:
+        """Pauses and forgets partitions whose breaker tripped, once they are committed up to there."""
+        stopped = self._stopping.carry_out(self.next_offsets())
+        for partition in stopped:
+            self._consumer.pause(partition)
+            self._forget(partition)
+        if stopped:
+            self._tell_ready()
+
+    def release(self) -> None:
+        """Loads partitions that somebody has let go on."""
+        self._to_load |= set(self._stopping.released())
 
     def _load(self, partition: Partition) -> None:
         position = self._positions.load(partition)

@@ -9,6 +9,7 @@
     |   `-- StoreUnavailableError
     |-- OffsetGoneError          retriable: the log no longer holds the offset; look for its start again
     |-- FencedError              retriable: someone else moved the state on; load it again
+    |-- TrippedError             retriable: read the partition again, up to where its breaker tripped
     `-- RecordingError           a recording folder is not in the documented format
 
 The trainer adds its own branches in ``trainer.errors``.
@@ -74,6 +75,12 @@ class OffsetGoneError(CastingError):
 
 class FencedError(CastingError):
     """The state of a cast is not what the writer had loaded; nothing was written."""
+
+    retriable = True
+
+
+class TrippedError(CastingError):
+    """A breaker tripped in the middle of a batch; nothing of the batch was written."""
 
     retriable = True
 

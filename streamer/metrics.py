@@ -39,6 +39,9 @@ class StreamerMetrics:
         self.lag = gauge("lag", "Records behind the end of the partition.", "topic", "partition")
         self.partitions = gauge("assigned_partitions", "Partitions that this member reads.")
         self.casts_open = gauge("open_casts", "Casts with steps that are not final.")
+        self.stopped = gauge(
+            "stopped", "1 for a partition that the breaker has stopped.", "topic", "partition"
+        )
         self.ready = gauge("ready", "1 while records are taken.")
         self.batch_seconds = Histogram(
             f"{prefix}_batch_seconds",

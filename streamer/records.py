@@ -98,6 +98,20 @@ class RecordBatch:
             None if self.headers is None else self.headers[at:],
         )
 
+    def until(self, offset: int) -> RecordBatch:
+        """The records before an offset."""
+        at = int(np.searchsorted(self.offset_M, offset))
+        if at == len(self):
+            return self
+        return RecordBatch(
+            self.source,
+            self.offset_M[:at],
+            self.timestamp_M[:at],
+            self.keys[:at],
+            self.values[:at],
+            None if self.headers is None else self.headers[:at],
+        )
+
     @classmethod
     def of(cls, records: Sequence[Record]) -> RecordBatch:
         """The columns of one or more records of one partition."""

@@ -8,6 +8,8 @@ One batch, in this order, and `run_once` repeats the numbers:
     4. write Redis: rows with `applied`, then the index, then positions
     5. commit offsets
 
+A partition of which most records fail is stopped after step 5, by the rule in `breaker`.
+
 A crash between any two steps repeats records that Redis has judged already, and `applied` skips them. Dead
 letters go first: a late record moves `applied` too, so it would not be judged late a second time. When a server
 does not answer, everything loaded is forgotten, the partitions pause while polling keeps the membership,
@@ -33,6 +35,7 @@ from streamer.errors import (
     OffsetGoneError,
     RecordError,
     StoreUnavailableError,
+    TrippedError,
 )
 from streamer.http import Health
 from streamer.kafka import GroupConsumer
@@ -40,9 +43,11 @@ from streamer.metrics import StreamerMetrics
 from streamer.partition import ReadingsPartition
 from streamer.records import Partition, RecordBatch
 from streamer.schema import Label
+from streamer.stopping import Stopping
 from streamer.store.casts import CastState, CastStore
 from streamer.store.index import WindowIndex
 from streamer.store.positions import PositionStore
+from streamer.store.stops import StopStore
 from streamer.timeline import LogClock
 from streamer.windows import windows_between
 
@@ -51,6 +56,7 @@ log = structlog.get_logger()
 # Smaller: more round trips of an idle member. Larger: an outage is seen later when nothing arrives.
 CHECK_INTERVAL_S = 1.0
 
+_SUSPENDS = (StoreUnavailableError, BrokerUnavailableError, FencedError, OffsetGoneError, TrippedError)
 Batches = Mapping[Partition, Sequence[RecordBatch]]
 
 
@@ -72,6 +78,7 @@ class StreamerService:
 
     Args:
         codecs: Of each readings topic; absent: as the sources are configured.
+        stops: None: no partition is ever stopped, whatever its records are.
         reset: Read the topics from their beginning although the group has committed offsets.
         clock: Monotonic seconds.
     """
@@ -87,6 +94,7 @@ class StreamerService:
         dead_letters: DeadLetters,
         metrics: StreamerMetrics,
         health: Health,
+        stops: StopStore | None = None,
         codecs: Mapping[str, Codec] | None = None,
         reset: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -100,12 +108,14 @@ class StreamerService:
         self._metrics = metrics
         self._health = health
         self._clock = clock
+        self._stopping = Stopping(settings, stops, metrics)
         self._assignment = Assignment(
             settings,
             consumer=consumer,
             casts=casts,
             index=index,
             positions=positions,
+            stopping=self._stopping,
             metrics=metrics,
             health=health,
             reset=reset,
@@ -126,7 +136,7 @@ class StreamerService:
             self._health.beat()
             try:
                 self.run_once()
-            except (StoreUnavailableError, BrokerUnavailableError, FencedError, OffsetGoneError) as exc:
+            except _SUSPENDS as exc:
                 self._assignment.suspend(exc)
 
     def run_once(self) -> BatchResult:
@@ -148,6 +158,7 @@ class StreamerService:
         self._write_labels(labels)
         self._move_positions(batches, result)
         self._commit(batches)  # 5
+        self._assignment.stop_tripped()
         num_records = sum(len(batch) for each in batches.values() for batch in each)
         self._observe(result, num_records, time.perf_counter() - started)
         return result
@@ -157,16 +168,22 @@ class StreamerService:
         self._assignment.load_due()
 
     def _check_redis(self) -> None:
-        """Asks a quiet Redis whether it is there, and still the one that was loaded from."""
-        if self._assignment and self._clock() >= self._check_at:
-            self._check_at = self._clock() + CHECK_INTERVAL_S
+        """Asks a quiet Redis whether it is there, still the one that was loaded from, and who may go on."""
+        if self._clock() < self._check_at:
+            return
+        self._check_at = self._clock() + CHECK_INTERVAL_S
+        if self._assignment:
             self._positions.check_server()
+        self._assignment.release()
 
     def _by_partition(self, polled: Iterable[RecordBatch]) -> dict[Partition, list[RecordBatch]]:
         batches: dict[Partition, list[RecordBatch]] = defaultdict(list)
         for batch in polled:
-            if batch.source in self._assignment and len(batch := self._assignment.recognise(batch)):
-                batches[batch.source].append(batch)
+            if batch.source not in self._assignment:
+                continue
+            ours = self._stopping.cut(self._assignment.recognise(batch))
+            if len(ours):
+                batches[ours.source].append(ours)
         return batches
 
     # 2. Decode and place
@@ -184,6 +201,7 @@ class StreamerService:
         if unknown := partition.unknown_casts(decoded):
             partition.adopt(self._casts.load(partition.source, unknown))
         taken = partition.take(batch, decoded)
+        self._stopping.watch(batch, taken.refused)
         for index, error in taken.refused:
             self._reject(batch, index, error)
         result.records.update(taken.records)
@@ -216,14 +234,18 @@ class StreamerService:
             self._assignment.check_end(source, self._assignment.labels[source])
             for batch in batches.get(source, ()):
                 self._assignment.labels[source] = batch.next_offset
+                refused = []
                 for index, offset in enumerate(batch.offset_M.tolist()):
                     try:
                         labels.append((source, offset, self._label_codec.decode_label(batch.record(index))))
-                        result.records["label"] += 1
                     except RecordError as exc:
-                        self._reject(batch, index, exc)
-                        result.records["dead_lettered"] += 1
+                        refused.append((index, exc))
                         result.dead_letters[source] += offset >= self._positions.known(source)
+                self._stopping.watch(batch, refused)
+                for index, error in refused:
+                    self._reject(batch, index, error)
+                result.records["dead_lettered"] += len(refused)
+                result.records["label"] += len(batch) - len(refused)
         return labels
 
     # 4. Write
@@ -299,6 +321,7 @@ class StreamerService:
         self._metrics.windows_sealed.inc(result.num_sealed)
         offsets = self._assignment.next_offsets()
         self._metrics.partitions.set(len(offsets))
+        offsets |= self._stopping.offsets()
         self._metrics.casts_open.set(sum(len(each.casts) for each in self._assignment.readings.values()))
         self._metrics.ready.set(self._health.why_not_ready() is None)
         self._metrics.lag.clear()  # of partitions that are another member's now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from streamer import process
-from streamer.cli import dead_letters
+from streamer.cli import breaker, dead_letters
 from streamer.cli.feeding import replay, simulate
 from streamer.cli.ledger import ledger
 from streamer.cli.running import run, status
@@ -19,6 +19,7 @@ app = typer.Typer(
 for command in (run, status, ledger, simulate, replay):
     app.command()(command)
 app.add_typer(dead_letters.app, name="dead-letters", no_args_is_help=True)
+app.add_typer(breaker.app, name="breaker", no_args_is_help=True)
 
 
 def main() -> None:

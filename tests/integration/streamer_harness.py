@@ -37,6 +37,7 @@ from streamer.store.keys import Keys
 from streamer.store.namespace import check_server, claim_namespace, claim_spec
 from streamer.store.positions import PositionStore
 from streamer.store.reading import WindowReader
+from streamer.store.stops import StopStore
 
 # Enough for a loaded machine; a test that passes does not wait for it.
 PATIENCE_S = 60.0
@@ -197,6 +198,7 @@ class Member:
             index=self.index_class(self.client, self.keys, settings.data, settings.windows),
             positions=self.positions,
             dead_letters=DeadLetters(self.producer, settings.topics.dead_letters, settings.redis.namespace),
+            stops=StopStore(self.client, self.keys),
             metrics=self.metrics,
             health=self.health,
             reset=reset,
