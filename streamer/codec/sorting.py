@@ -23,6 +23,7 @@ from streamer.codec.wire import CONTENT_TYPE, content_type
 from streamer.errors import RecordError
 from streamer.records import Headers, IntArray, RecordBatch
 from streamer.schema import CastEnd
+from streamer.slices import HeaderColumn
 
 # Smaller: msgspec is set up for a handful of records. Larger: as many are decoded one by one.
 MIN_FAST_RECORDS = 8
@@ -123,7 +124,10 @@ class Sorter:
 
 def _alike(headers_M: Sequence[Headers]) -> Headers | None:
     """The header `content-type` of records that all have the same headers, but for other values; else None."""
-    if len(set(map(len, headers_M))) != 1:
+    if isinstance(headers_M, HeaderColumn) and (names := headers_M.uniform_names()) is not None:
+        if CONTENT_TYPE not in names:
+            return ()
+    elif len(set(map(len, headers_M))) != 1:
         return None
     for place, (name, value) in enumerate(headers_M[0]):
         column = list(map(itemgetter(place), headers_M))

@@ -15,6 +15,7 @@ import numpy as np
 from streamer.columns import NO_TIME
 from streamer.errors import RecordError
 from streamer.records import Headers, IntArray, Record, RecordBatch
+from streamer.slices import HeaderColumn
 from streamer.sources import TimeConfig
 
 # Epoch milliseconds outside 1990..2100 are seconds or microseconds by mistake.
@@ -59,6 +60,14 @@ def log_times(batch: RecordBatch) -> tuple[IntArray, list[tuple[int, RecordError
 
 def _sent_at_alike(headers_M: Sequence[Headers]) -> IntArray | None:
     """The headers `sent-at` of records that all have it at the same place, with 13 digits; else None."""
+    column = headers_M.values_of(SENT_AT) if isinstance(headers_M, HeaderColumn) else None
+    sent_at_M = _thirteen_digits(headers_M) if column is None else column.digits(13)
+    if sent_at_M is None or sent_at_M.min() < MIN_TS or sent_at_M.max() > MAX_TS:
+        return None
+    return sent_at_M
+
+
+def _thirteen_digits(headers_M: Sequence[Headers]) -> IntArray | None:
     if len(set(map(len, headers_M))) != 1:
         return None
     place = next((place for place, (name, _) in enumerate(headers_M[0]) if name == SENT_AT), None)
@@ -74,7 +83,7 @@ def _sent_at_alike(headers_M: Sequence[Headers]) -> IntArray | None:
     if (digit_MD > 9).any():
         return None
     sent_at_M: IntArray = digit_MD.astype(np.int64) @ _POWERS
-    return sent_at_M if sent_at_M.min() >= MIN_TS and sent_at_M.max() <= MAX_TS else None
+    return sent_at_M
 
 
 def _sent_at(headers: Headers) -> int | None:

@@ -20,6 +20,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.legacy_records import LegacyRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
+from streamer.codec.times import log_times
 from streamer.kafka import seam
 from streamer.kafka.connection import as_record
 from streamer.kafka.record_set import MAX_HEADERS, join
@@ -402,6 +403,22 @@ class TestHeaderColumn:
         assert (numbers := values.digits(13)) is not None
         assert numbers.tolist() == [START_MS] * 3
         assert batch.headers.values_of("other") is None
+
+
+sent = st.sampled_from([b"%d" % START_MS, b"%d" % (START_MS + 7), b"99", b"17637960000x0", None])
+
+
+@quick
+@given(st.lists(st.sampled_from(["sent-at", "other", "content-type"]), max_size=3), st.data())
+def test_columns_and_lists_of_headers_mean_the_same_to_the_codec(
+    names: list[str], data: st.DataObject
+) -> None:
+    made = [wide(number, [(name, data.draw(sent)) for name in names]) for number in range(3)]
+    (batch,) = ColumnRecords(0, TP, MemoryRecords(Batch(made).to_bytes(0))).take()
+    one_by_one = RecordBatch.of(to_records(batch))
+    (time_M, refused), (expected_M, expected) = log_times(batch), log_times(one_by_one)
+    assert time_M.tolist() == expected_M.tolist()
+    assert [(index, exc.reason) for index, exc in refused] == [(index, exc.reason) for index, exc in expected]
 
 
 @pytest.mark.parametrize(
