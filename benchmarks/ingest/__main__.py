@@ -30,7 +30,6 @@ TAIL_STEPS = 200
 # One record holds ten readings, and they are fast: enough of them for the clock.
 CHUNK_FACTOR = 5
 CHUNK_STEPS = 10
-MSGPACK = (("content-type", b"application/msgpack"),)
 
 
 def make_load(num_readings: int) -> Load:
@@ -107,7 +106,7 @@ class Benchmark:
             say(f"filling {name}")
             if form == "chunks":
                 records = self.chunk_load.msgpack_chunks(CHUNK_STEPS)
-                self._filled[form] = fill(self._kafka, name, records, headers=MSGPACK)
+                self._filled[form] = fill(self._kafka, name, records)
             else:
                 compression = "zstd" if form == "zstd" else None
                 self._filled[form] = fill(self._kafka, name, self.load.wide_json(), compression=compression)

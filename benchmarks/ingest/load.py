@@ -31,7 +31,10 @@ START_TS = 1_763_796_000_000
 # Smaller: more batches for every competitor to take apart. Larger: nothing gained.
 BATCH_BYTES = 128 * 1024
 
+Headers = Sequence[tuple[str, bytes]]
+Record = tuple[str, int, bytes, Headers]
 Window = tuple[str, int, bytes]
+MSGPACK: Headers = (("content-type", b"application/msgpack"),)
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ class Load:
                 rows = values_CTF[number, begin : begin + WINDOW_STEPS].tobytes()
                 yield cast_id, START_TS + begin * PERIOD_MS, rows
 
-    def wide_json(self) -> Iterator[tuple[str, int, bytes]]:
-        """(cast, time, record): one reading each."""
+    def wide_json(self) -> Iterator[Record]:
+        """(cast, time, value, headers): one reading each."""
         texts = [
             (f'{{"cast_id":"{cast_id}","strand":{number % 4 + 1},"ts":').encode()
             for number, cast_id in enumerate(self.cast_ids)
@@ -104,10 +107,10 @@ class Load:
             ts = START_TS + step * PERIOD_MS
             rows = (self.thousandths[:, step] / 1000).tolist()
             for cast_id, text, row in zip(self.cast_ids, texts, rows, strict=True):
-                yield cast_id, ts, text + (body % (ts, *row)).encode()
+                yield cast_id, ts, text + (body % (ts, *row)).encode(), ()
 
-    def msgpack_chunks(self, rows_a_chunk: int = 10) -> Iterator[tuple[str, int, bytes]]:
-        """(cast, time, record): `rows_a_chunk` readings each."""
+    def msgpack_chunks(self, rows_a_chunk: int = 10) -> Iterator[Record]:
+        """(cast, time, value, headers): `rows_a_chunk` readings each."""
         encode = msgspec.msgpack.Encoder().encode
         values_CTF = self.values
         for step in range(0, self.num_steps, rows_a_chunk):
@@ -115,17 +118,10 @@ class Load:
             for number, cast_id in enumerate(self.cast_ids):
                 rows = values_CTF[number, step : step + rows_a_chunk].tobytes()
                 chunk = {"cast_id": cast_id, "strand": number % 4 + 1, "ts": ts, "period_ms": PERIOD_MS}
-                yield cast_id, ts + (rows_a_chunk - 1) * PERIOD_MS, encode(chunk | {"values": rows})
+                yield cast_id, ts + (rows_a_chunk - 1) * PERIOD_MS, encode(chunk | {"values": rows}), MSGPACK
 
 
-def fill(
-    kafka: KafkaConfig,
-    topic: str,
-    records: Iterable[tuple[str, int, bytes]],
-    *,
-    compression: str | None = None,
-    headers: Sequence[tuple[str, bytes]] = (),
-) -> int:
+def fill(kafka: KafkaConfig, topic: str, records: Iterable[Record], compression: str | None = None) -> int:
     """Creates a topic and fills it in large batches; Kafka's timestamp is the time of the reading.
 
     Returns:
@@ -148,7 +144,7 @@ def fill(
     )
     number = 0
     failures: list[Exception] = []
-    for cast_id, ts, value in records:
+    for cast_id, ts, value, headers in records:
         number += 1
         producer.send(topic, value, key=cast_id.encode(), timestamp_ms=ts, headers=list(headers)).add_errback(
             failures.append

@@ -38,14 +38,14 @@ def windows_of(rows: dict[str, list[list[float]]]) -> list[tuple[str, int, bytes
 def test_records_say_what_the_expected_windows_hold(form: str) -> None:
     rows: dict[str, list[list[float]]] = {}
     if form == "wide":
-        for cast_id, ts, record in LOAD.wide_json():
+        for cast_id, ts, record, _ in LOAD.wide_json():
             reading = json.loads(record)
             steps = rows.setdefault(reading["cast_id"], [])
             assert (reading["cast_id"], reading["ts"]) == (cast_id, ts)
             assert ts == START_TS + len(steps) * 1000
             steps.append([reading[name] for name in SENSORS])
     else:
-        for _, _, record in LOAD.msgpack_chunks(10):
+        for _, _, record, _ in LOAD.msgpack_chunks(10):
             chunk = msgspec.msgpack.decode(record)
             steps = rows.setdefault(chunk["cast_id"], [])
             assert chunk["ts"] == START_TS + len(steps) * 1000
