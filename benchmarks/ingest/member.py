@@ -65,8 +65,7 @@ class TimedConsumer(GroupConsumer):
         self._held &= self.assignment()
         if self._told != self._held:
             self._told = set(self._held)
-            path = getattr(self, "path", "public")
-            self._tell("holds", json.dumps({"holds": sorted(self._held), "path": path}))
+            self._tell("holds", json.dumps({"holds": sorted(self._held), "path": self.path}))
         gate = self.folder / "gate"
         if gate.exists():
             time.sleep(max(0.0, float(gate.read_text()) - time.monotonic()))
