@@ -146,8 +146,8 @@ class ConsumerConfig(Section):
     session_timeout_ms: int = Field(30_000, ge=1_000, le=600_000)
     heartbeat_interval_ms: int = Field(3_000, ge=100)
     max_poll_interval_ms: int = Field(300_000, ge=1_000)
-    # Smaller: each batch costs a cast the same whatever its size, 5,000 took a third more time a reading. Larger: more
-    # memory, and more to read again after a crash; a fetch of 1 MiB holds some 6,000 readings in JSON.
+    # Smaller: a batch costs each cast the same whatever its size; 5,000 took a third more time a reading. Larger:
+    # more memory, and more to read again after a crash. A fetch of 1 MiB holds some 6,000 readings in JSON.
     max_poll_records: int = Field(20_000, ge=1, le=100_000)
     poll_timeout_ms: int = Field(200, ge=1, le=10_000)
     # cooperative-sticky: a rebalance moves as few partitions as it can, the others are read on meanwhile.
