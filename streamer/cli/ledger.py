@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Annotated
@@ -34,7 +33,8 @@ def ledger(
 
 
 def _tell(read: Ledger) -> None:
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    # A narrow terminal breaks the line rather than the figure.
+    console = Console(width=max(160, Console().width))
     names = [str(each.partition) for each in read.partitions]
     console.print(_table("records", RecordLedger, names, [each.records for each in read.partitions]))
     console.print()
@@ -53,7 +53,7 @@ def _table(
     rows: Sequence[RecordLedger | StepLedger],
 ) -> Table:
     """One row a partition, and their sum; the first figure is that which the others make up."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
     table.add_column(title, no_wrap=True)
     terms = [field.name for field in fields(kind)]
     for term in terms:
