@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -126,9 +127,11 @@ class OpenRows:
         Returns:
             outcome_N: PLACED, DUPLICATE, SUPERSEDED or GAP.
         """
+        outcome_N = np.full(len(step_N), Outcome.PLACED, np.int8)
+        if not len(step_N):
+            return outcome_N
         valued_NF = ~np.isnan(value_NF)
         said_NF = valued_NF if stop_NF is None else valued_NF | stop_NF
-        outcome_N = np.full(len(step_N), Outcome.PLACED, np.int8)
         if not valued_NF.all():
             outcome_N[~valued_NF.any(axis=1)] = Outcome.GAP
             spoke_N = said_NF.any(axis=1)
@@ -140,7 +143,11 @@ class OpenRows:
                 return outcome_N
         row_N = self._rows_of(step_N)
         clash_N = self._clashes(row_N, said_NF)
-        self._scatter(row_N, jitter_N, value_NF, said_NF, free_N=~clash_N)
+        if clash_N is None:
+            self._scatter(row_N, jitter_N, value_NF, said_NF)
+            return outcome_N
+        free_N = ~clash_N
+        self._scatter(row_N[free_N], jitter_N[free_N], value_NF[free_N], said_NF[free_N])
         for n in np.flatnonzero(clash_N).tolist():
             merged = self._merge(int(row_N[n]), int(jitter_N[n]), value_NF[n], said_NF[n])
             if outcome_N[n] != Outcome.GAP:
@@ -165,34 +172,23 @@ class OpenRows:
             self.value_TF[at_T], self.jitter_TF[at_T], self.dirty_TF[at_T] = old[1:]
         return np.searchsorted(self.step_T, step_N)
 
-    def _clashes(self, row_N: IntArray, said_NF: BoolArray) -> BoolArray:
-        """clash_N: rows with a cell that is held already, or that another of these rows has a say in."""
-        clash_N = np.asarray(((self.jitter_TF[row_N] != ABSENT) & said_NF).any(axis=1))
-        twice_N = np.bincount(row_N, minlength=len(self))[row_N] > 1
-        if twice_N.any():
-            n = np.flatnonzero(twice_N)
-            k, sensor = np.nonzero(said_NF[n])
-            cell = row_N[n[k]] * self.num_sensors + sensor
-            again = np.bincount(cell)[cell] > 1
-            clash_N[n[k[again]]] = True
-        return clash_N
+    def _clashes(self, row_N: IntArray, said_NF: BoolArray) -> BoolArray | None:
+        """clash_N: rows with a cell that is held, or that another of these rows has a say in; None: no row."""
+        held_NF = (self.jitter_TF[row_N] != ABSENT) & said_NF
+        twice_T = np.bincount(row_N, minlength=len(self)) > 1
+        if not twice_T.any():
+            return held_NF.any(axis=1) if held_NF.any() else None
+        clash_N = np.asarray(held_NF.any(axis=1))
+        n = np.flatnonzero(twice_T[row_N])
+        k, sensor = np.nonzero(said_NF[n])
+        cell = row_N[n[k]] * self.num_sensors + sensor
+        again = np.bincount(cell)[cell] > 1
+        clash_N[n[k[again]]] = True
+        return clash_N if clash_N.any() else None
 
     def _scatter(
-        self,
-        row_N: IntArray,
-        jitter_N: JitterArray,
-        value_NF: FloatArray,
-        said_NF: BoolArray,
-        *,
-        free_N: BoolArray,
+        self, row_N: IntArray, jitter_N: JitterArray, value_NF: FloatArray, said_NF: BoolArray
     ) -> None:
-        if not free_N.all():
-            row_N, jitter_N, value_NF, said_NF = (
-                row_N[free_N],
-                jitter_N[free_N],
-                value_NF[free_N],
-                said_NF[free_N],
-            )
         if said_NF.all():
             self.value_TF[row_N] = value_NF
             self.jitter_TF[row_N] = jitter_N[:, None]
@@ -271,25 +267,37 @@ class OpenRows:
     def writes(self, block_steps: int) -> Iterator[tuple[int, list[Run]]]:
         """(block, runs of bytes) of what is dirty: values as little-endian float32, then one byte a step that
         says whether the step has a value (behind the block's rows)."""
-        dirty_TF = self.dirty_TF
-        row_T = np.flatnonzero(dirty_TF.any(axis=1))
-        if not len(row_T):
+        cell = np.flatnonzero(self.dirty_TF)
+        if not len(cell):
             return
-        # Most of a row: the whole row, in one piece with its neighbours. A tag: its 4 bytes.
-        dirty_NF = dirty_TF[row_T]
-        dirty_NF[2 * dirty_NF.sum(axis=1) > self.num_sensors] = True
-        step_N, value_NF = self.step_T[row_T], self.value_TF[row_T]
-        n, sensor = np.nonzero(dirty_NF)
-        block_N = step_N // block_steps
-        cell = (step_N - block_N * block_steps)[n] * self.num_sensors + sensor
-        values = _runs(block_N[n], cell, value_NF[n, sensor].astype("<f4", copy=False).tobytes(), 4, 0)
-        valid_N = (~np.isnan(value_NF).all(axis=1)).astype(np.uint8)
+        begin, end = int(cell[0]) // self.num_sensors, int(cell[-1]) // self.num_sensors + 1
+        step_N, value_NF = self.step_T[begin:end], self.value_TF[begin:end]
+        if len(cell) < value_NF.size:
+            # Most of a row: the whole row, in one piece with its neighbours. A tag: its 4 bytes.
+            dirty_NF = self.dirty_TF[begin:end].copy()
+            num_N = dirty_NF.sum(axis=1)
+            dirty_NF[2 * num_N > self.num_sensors] = True
+            step_N, value_NF, dirty_NF = step_N[num_N > 0], value_NF[num_N > 0], dirty_NF[num_N > 0]
+            values = self._cell_runs(step_N, value_NF, dirty_NF, block_steps)
+        else:
+            values = _runs(step_N, value_NF, block_steps, 4 * self.num_sensors, 0)
+        silent_NF = np.isnan(value_NF)
+        valid_N = np.ones(len(step_N), np.uint8)
+        if silent_NF.any():
+            valid_N[silent_NF.all(axis=1)] = 0
         tail = 4 * self.num_sensors * block_steps
-        flags = _runs(block_N, step_N - block_N * block_steps, valid_N.tobytes(), 1, tail)
+        flags = _runs(step_N, valid_N, block_steps, 1, tail)
         runs: dict[int, list[Run]] = {}
         for block, run in (*values, *flags):
             runs.setdefault(block, []).append(run)
         yield from runs.items()
+
+    def _cell_runs(
+        self, step_N: IntArray, value_NF: FloatArray, dirty_NF: BoolArray, block_steps: int
+    ) -> Iterator[tuple[int, Run]]:
+        n, sensor = np.nonzero(dirty_NF)
+        cell = step_N[n] * self.num_sensors + sensor
+        return _runs(cell, value_NF[n, sensor], block_steps * self.num_sensors, 4, 0)
 
     def written(self) -> None:
         """Notes that Redis has it all."""
@@ -297,11 +305,14 @@ class OpenRows:
 
 
 def _runs(
-    block_C: IntArray, item_C: IntArray, data: bytes, width: int, base: int
+    item_N: IntArray, data: npt.NDArray[Any], block_items: int, width: int, base: int
 ) -> Iterator[tuple[int, Run]]:
-    """Neighbouring items of one block in one run each; items are `width` bytes, in ascending order."""
-    breaks = np.flatnonzero((np.diff(item_C) != 1) | (np.diff(block_C) != 0)) + 1
+    """(block, run) of items of `width` bytes, ascending by number: neighbours in one block make one run."""
+    block_N = item_N // block_items
+    breaks = np.flatnonzero((item_N[1:] != item_N[:-1] + 1) | (block_N[1:] != block_N[:-1])) + 1
     begins = [0, *breaks.tolist()]
-    for begin, end in zip(begins, [*begins[1:], len(item_C)], strict=True):
-        run = Run(base + width * int(item_C[begin]), data[width * begin : width * end])
-        yield int(block_C[begin]), run
+    packed = data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()
+    for begin, end in zip(begins, [*begins[1:], len(item_N)], strict=True):
+        block = int(block_N[begin])
+        offset = base + width * (int(item_N[begin]) - block * block_items)
+        yield block, Run(offset, packed[width * begin : width * end])

@@ -155,7 +155,7 @@ class ReadingsPartition:
             indices = [*record_R.tolist(), *(index for index, _ in events)]
             taken.refused += [(index, error) for index in indices]
             return
-        if state.applied is not None:
+        if state.applied is not None and _first_offset(columns, record_R, events) < state.applied:
             new = columns.offset_M[record_R] >= state.applied
             taken.records["redelivered"] += int((~new).sum())
             reading_R, record_R = reading_R[new], record_R[new]
@@ -215,7 +215,7 @@ class ReadingsPartition:
             return np.bincount(readings.reading_N[rows], minlength=num_readings) > 0
 
         if (outcome_N == Outcome.PLACED).all():
-            applied_R, late_R, partly_R = np.ones(num_readings, np.bool_), None, None
+            applied_R, late_R, partly_R = None, None, None
             num_late = num_duplicate = 0
         else:
             applied_R = has(Outcome.PLACED, Outcome.SUPERSEDED, Outcome.GAP)
@@ -229,9 +229,9 @@ class ReadingsPartition:
             if number:
                 state.counts[f"records:{kind}"] += number
                 taken.records[kind] += number
-        counted_N = applied_R[readings.reading_N]
-        state.counts["steps:carried"] += int(counted_N.sum())
-        by_outcome = np.bincount(outcome_N[counted_N], minlength=len(OUTCOMES))
+        counted_N = outcome_N if applied_R is None else outcome_N[applied_R[readings.reading_N]]
+        state.counts["steps:carried"] += len(counted_N)
+        by_outcome = np.bincount(counted_N, minlength=len(OUTCOMES))
         for name, number in zip(OUTCOMES, by_outcome.tolist(), strict=True):
             if number:
                 state.counts[f"steps:{name}"] += number
@@ -284,6 +284,10 @@ class ReadingsPartition:
         self.first_seen.clear()
 
 
+def _first_offset(columns: _Columns, record_R: IntArray, events: list[tuple[int, CastEnd]]) -> int:
+    return int(columns.offset_M[min([*record_R[:1].tolist(), *(index for index, _ in events)])])
+
+
 class _Columns:
     """The readings of one batch, with what follows for each from the grid and the log."""
 
@@ -316,6 +320,8 @@ class _Columns:
     def by_cast(self, usable_R: BoolArray) -> list[tuple[str, int | None, IntArray]]:
         """(cast, strand, its usable readings in offset order) for each cast that has any."""
         cast_R = self._readings.cast_R
+        if len(self._readings.cast_ids) < 2**15:
+            cast_R = cast_R.astype(np.int16)  # sorted by radix, in linear time
         order = np.argsort(cast_R, kind="stable")
         if not usable_R.all():
             order = order[usable_R[order]]
@@ -343,6 +349,7 @@ class _Columns:
         return CastReadings(
             log_time_R=self.log_time_R[reading_R],
             now_R=self.now_R[reading_R],
+            ts_R=self.ts_R[reading_R],
             first_step_R=self._step_N[self._begin_R[reading_R]],
             newest_R=self.newest_R[reading_R],
             reading_N=reading_N,

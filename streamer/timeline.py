@@ -91,9 +91,10 @@ class LogClock:
         if not counts_M.any():
             return np.full(len(log_time_M), NEVER if before is None else before)
         time_C = log_time_M[counts_M]
-        highest = np.maximum.accumulate([NEVER if self.highest is None else self.highest, *time_C])
-        first_second = NEVER if self.second is None else self.second
-        second = np.maximum.accumulate([first_second, *np.minimum(time_C, highest[:-1])])
+        first = NEVER if self.highest is None else self.highest
+        highest = np.maximum.accumulate(np.concatenate(([first], time_C)))
+        first = NEVER if self.second is None else self.second
+        second = np.maximum.accumulate(np.concatenate(([first], np.minimum(time_C, highest[:-1]))))
         self.highest = int(highest[-1])
         self.second = None if second[-1] == NEVER else int(second[-1])
         self.waited_ms = 0
@@ -112,7 +113,7 @@ class CastReadings:
     Attributes:
         log_time_R: When each entered the log, epoch ms.
         now_R: Log time of the partition once it had come.
-        first_step_R: Step of its first row.
+        ts_R, first_step_R: Time of its first row in epoch ms, and its step.
         newest_R: Time of its last row, epoch ms.
         reading_N: The reading of each row, ascending.
         step_N, jitter_N: Step of each row, and its stamp less the step's time in ms.
@@ -122,6 +123,7 @@ class CastReadings:
 
     log_time_R: IntArray
     now_R: IntArray
+    ts_R: IntArray
     first_step_R: IntArray
     newest_R: IntArray
     reading_N: IntArray
@@ -141,6 +143,7 @@ class CastReadings:
         return CastReadings(
             self.log_time_R[begin:end],
             self.now_R[begin:end],
+            self.ts_R[begin:end],
             self.first_step_R[begin:end],
             self.newest_R[begin:end],
             self.reading_N[low:high] - begin,
@@ -204,6 +207,9 @@ class CastTimeline:
         and the log clock moves with the next record only.
         """
         log_time_R, now_R = readings.log_time_R[begin:], readings.now_R[begin:]
+        deadline = self.deadline(bounds)
+        if deadline is not None and max(int(log_time_R.max()), int(now_R.max())) < deadline:
+            return len(readings), 0  # it only moves on
         if self.end_seen_at is not None:
             deadline_R = np.full(len(log_time_R), self.end_seen_at + bounds.allowed_ms)
         else:
@@ -222,38 +228,52 @@ class CastTimeline:
         newest = np.maximum.accumulate(
             np.concatenate(([NEVER if self.newest_ts is None else self.newest_ts], newest_R))
         )
-        edge = np.where(newest == NEVER, NEVER, grid.step(newest - bounds.allowed_ms))
-        edge = np.maximum(edge, NEVER if self.sealed is None else self.sealed)
-        late_N = readings.step_N < edge[:-1][readings.reading_N]
-        if self.last_step is not None:
-            edge = np.minimum(edge, self.last_step + 1)
-            late_N |= readings.step_N > self.last_step
         self.seen_at = max(self.seen_at or 0, int(readings.log_time_R.max()))
+        late_N = self._late(readings, newest[:-1], grid, bounds)
         if newest[-1] != NEVER:
             self.newest_ts = int(newest[-1])
-            self.sealed = int(edge[-1])
+            self._seal_up_to(grid.step(self.newest_ts - bounds.allowed_ms))
         return self._merge(readings, late_N)
 
-    def _merge(self, readings: CastReadings, late_N: BoolArray) -> OutcomeArray:
-        step_N, jitter_N, value_NF, stop_NF = (
-            readings.step_N,
-            readings.jitter_N,
-            readings.value_NF,
-            readings.stop_NF,
-        )
-        outcome_N = np.full(len(step_N), Outcome.LATE, np.int8)
-        if late_N.any():
-            on_time = ~late_N
-            step_N, jitter_N, value_NF = step_N[on_time], jitter_N[on_time], value_NF[on_time]
-            stop_NF = None if stop_NF is None else stop_NF[on_time]
-        else:
-            on_time = np.ones(len(step_N), np.bool_)
-        if len(step_N):
-            outcome_N[on_time] = self.rows.place(step_N, jitter_N, value_NF, stop_NF)
-        valued = outcome_N[on_time] != Outcome.GAP
-        if valued.any():
-            first = int(step_N[valued].min())
+    def _late(
+        self, readings: CastReadings, newest_R: IntArray, grid: Grid, bounds: Lateness
+    ) -> BoolArray | None:
+        """late_N: rows whose step is final, None if there is none.
+
+        Args:
+            newest_R: Newest event time before each reading, `NEVER` before the first.
+        """
+        sealed = NEVER if self.sealed is None else self.sealed
+        in_time = (newest_R - readings.ts_R).max() <= bounds.allowed_ms
+        if in_time and self.last_step is None and readings.step_N.min() >= sealed:
+            return None
+        edge_R = np.where(newest_R == NEVER, NEVER, grid.step(newest_R - bounds.allowed_ms))
+        late_N = readings.step_N < np.maximum(edge_R, sealed)[readings.reading_N]
+        if self.last_step is not None:
+            late_N |= readings.step_N > self.last_step
+        return late_N if late_N.any() else None
+
+    def _seal_up_to(self, step: int) -> None:
+        if self.last_step is not None:
+            step = min(step, self.last_step + 1)
+        self.sealed = step if self.sealed is None else max(self.sealed, step)
+
+    def _merge(self, readings: CastReadings, late_N: BoolArray | None) -> OutcomeArray:
+        step_N, jitter_N = readings.step_N, readings.jitter_N
+        value_NF, stop_NF = readings.value_NF, readings.stop_NF
+        if late_N is not None:
+            on_time_N = ~late_N
+            step_N, jitter_N, value_NF = step_N[on_time_N], jitter_N[on_time_N], value_NF[on_time_N]
+            stop_NF = None if stop_NF is None else stop_NF[on_time_N]
+        placed_N = self.rows.place(step_N, jitter_N, value_NF, stop_NF)
+        valued = step_N[placed_N != Outcome.GAP]
+        if len(valued):
+            first = int(valued.min())
             self.first_step = first if self.first_step is None else min(self.first_step, first)
+        if late_N is None:
+            return placed_N
+        outcome_N = np.full(len(late_N), Outcome.LATE, np.int8)
+        outcome_N[on_time_N] = placed_N
         return outcome_N
 
     def end(self, event: CastEnd, grid: Grid, bounds: Lateness, log_time_ms: int, now_ms: int) -> None:
@@ -286,7 +306,7 @@ class CastTimeline:
         """Seals what is left: the end was announced and its lateness is over, or the cast is idle."""
         if self.last_step is None:
             self.last_step = self._last_known()
-        self.sealed = max(self.last_step + 1, NEVER if self.sealed is None else self.sealed)
+        self._seal_up_to(self.last_step + 1)
         self.ended = True
 
     def _last_known(self) -> int:

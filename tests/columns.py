@@ -63,6 +63,7 @@ def cast_readings(
     return CastReadings(
         log_time_R=np.array(log_times, np.int64),
         now_R=np.array(nows, np.int64),
+        ts_R=columns.ts_R,
         first_step_R=grid.step(columns.ts_R),
         newest_R=newest,
         reading_N=np.repeat(np.arange(len(readings)), columns.num_rows_R),

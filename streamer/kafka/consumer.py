@@ -28,7 +28,7 @@ from streamer.records import Partition, RecordBatch
 # Halves a fast consumer at the client's default of 500; below 10 an idle consumer spins.
 FETCH_MAX_WAIT_MS = 10
 # Halves the consumer's memory at the same speed.
-FETCH_MAX_BYTES = 1024 * 1024
+FETCH_MAX_BYTES = 4 * 1024 * 1024
 
 ASSIGNORS = {"range": RangePartitionAssignor, "cooperative-sticky": CooperativeStickyAssignor}
 
