@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import kafka as client
 import pytest
+from kafka.consumer.fetcher import Fetcher
 
 from streamer.config import ConsumerConfig, KafkaConfig
 from streamer.errors import BrokerUnavailableError
@@ -215,6 +216,15 @@ def test_a_damaged_record_raises_each_time_and_what_lies_before_it_is_read(
             read(consumer, 1)
     consumer.seek(Partition(topic, 0), 80)
     assert offsets(read(consumer, 40)) == list(range(80, 120))
+
+
+def test_with_a_client_that_was_not_tested_the_public_path_is_taken(
+    kafka: KafkaConfig, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "__version__", "3.0.99")
+    with closing(GroupConsumer(kafka, config(unique), [f"no-such-{unique}"])) as consumer:
+        assert consumer.path == "public"
+        assert consumer._consumer._fetcher.PartitionRecords is Fetcher.PartitionRecords
 
 
 def damage(consumer: GroupConsumer, value: bytes) -> None:

@@ -268,6 +268,16 @@ class TestBothPathsSayTheSame:
         raw = b"".join(log_of(batches)[0])
         both(raw[: data.draw(st.integers(0, len(raw)))])
 
+    @pytest.mark.parametrize("length", [0, 1, 4, 5, 20, 48, 49, 60])
+    @pytest.mark.parametrize("magic", [0, 2])
+    def test_on_a_batch_shorter_than_its_header(self, length: int, magic: int) -> None:
+        short = bytearray(Batch([wide(0)]).to_bytes(101)[: 12 + length])
+        struct.pack_into(">i", short, 8, length)
+        short[16:17] = bytes([magic])[: max(0, len(short) - 16)]
+        ours, _ = both(Batch([wide(0)]).to_bytes(100) + bytes(short))
+        assert ours.error is not None
+        assert len(ours.records) == 1
+
     @pytest.mark.parametrize("magic", [0, 1])
     def test_on_older_formats_behind_new_ones(self, magic: int) -> None:
         old = LegacyRecordBatchBuilder(magic=magic, compression_type=0, batch_size=1 << 20)
