@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from streamer.settings import PlacedError, Section, Settings
 from streamer.sources import LabelSourceConfig, SourceConfig, faults_of_sources
@@ -113,11 +113,25 @@ class BreakerConfig(Section):
         return self
 
 
+def _size_steps(value: object) -> int | str:
+    """One answer for both kinds; a union would name each of its branches."""
+    if value == "cast":
+        return "cast"
+    text = value.strip() if isinstance(value, str) else ""
+    steps = int(text) if text.isdecimal() else value  # the environment gives text
+    if type(steps) is not int or not 2 <= steps <= 1_000_000:
+        raise ValueError("expected 2 to 1000000 steps, or cast: one window a cast")
+    return steps
+
+
 class WindowsConfig(Section):
-    """A window spec: how sealed rows are cut into training windows."""
+    """A window spec: how sealed rows are cut into training windows.
+
+    `size_steps: cast` makes one window of each cast; `hop_steps`, `short_casts` and `tail` mean nothing then.
+    """
 
     name: str = Field("default", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    size_steps: int = Field(300, ge=2, le=1_000_000)
+    size_steps: Annotated[int | Literal["cast"], PlainValidator(_size_steps)] = 300
     hop_steps: int = Field(300, ge=1, le=1_000_000)
     min_valid_ratio: Annotated[float, Field(ge=0, le=1)] = 0.8
     short_casts: Literal["pad", "drop"] = "pad"

@@ -49,7 +49,6 @@ from streamer.store.index import WindowIndex
 from streamer.store.positions import PositionStore
 from streamer.store.stops import StopStore
 from streamer.timeline import LogClock
-from streamer.windows import windows_between
 
 log = structlog.get_logger()
 
@@ -265,20 +264,9 @@ class StreamerService:
 
     def _has_new_window(self, state: CastState) -> bool:
         timeline = state.timeline
-        if timeline.ended:
-            return True
-        if timeline.first_step is None or timeline.sealed is None:
-            return False
-        begin = state.indexed_step if state.indexed_step is not None else timeline.first_step
-        new = windows_between(
-            self._settings.windows,
-            state.cast_id,
-            first_step=timeline.first_step,
-            begin=begin,
-            sealed=timeline.sealed,
-            ended=False,
+        return timeline.ended or self._index.has_new_windows(
+            timeline.first_step, state.indexed_step, timeline.sealed
         )
-        return next(new, None) is not None
 
     def _write_labels(self, labels: Sequence[tuple[Partition, int, Label]]) -> None:
         by_partition: dict[Partition, set[str]] = defaultdict(set)

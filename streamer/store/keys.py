@@ -19,9 +19,11 @@ probe                         string       written after an outage, to see wheth
 stopped:<topic>/<partition>   string       where and why the breaker stopped it           until it goes on
 replayed:<topic>/<partition>  hash         offset -> dead letter sent again, or claimed   with its dead letter
 spec:<name>                   string       a window spec as JSON                         for good
+specs                         set          names of the specs that members keep to       for good
 windows:{spec}                sorted set   addresses of sealed windows by end time       with its cast
 windows:{spec}:defective      sorted set   windows by arrival number of their label      until decided otherwise
 windows:{spec}:good           sorted set   the same                                      until decided otherwise
+windows:{spec}:withdrawn      sorted set   windows by arrival number of the withdrawal   until decided again
 windows:{spec}:arrivals       counter      the last arrival number                       for good
 windows:{spec}:shown          hash         cast id -> revision that the index shows      with its cast
 dataset:<id>                  string       a frozen manifest                             until its owner lets go
@@ -122,6 +124,9 @@ class Keys:
     def good(self, spec: str) -> str:
         return f"{self.windows(spec)}:good"
 
+    def withdrawn(self, spec: str) -> str:
+        return f"{self.windows(spec)}:withdrawn"
+
     def arrivals(self, spec: str) -> str:
         return f"{self.windows(spec)}:arrivals"
 
@@ -130,6 +135,10 @@ class Keys:
 
     def spec(self, name: str) -> str:
         return f"{self.namespace}:spec:{name}"
+
+    @property
+    def specs(self) -> str:
+        return f"{self.namespace}:specs"
 
     def dataset(self, dataset_id: str) -> str:
         return f"{self.namespace}:dataset:{dataset_id}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from streamer.config import DataConfig, SensorConfig, WindowsConfig
 from streamer.errors import RefusedError
-from streamer.store.connection import Client, map_redis_errors
+from streamer.store import scripts
+from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys
 
 
@@ -51,8 +52,28 @@ def claim_namespace(client: Client, keys: Keys, data: DataConfig) -> None:
     )  # fmt: skip
 
 
+def claim_backfill(client: Client, keys: Keys, what: str) -> None:
+    """Takes a fresh namespace for a backfill, or finds it taken for the same one.
+
+    Args:
+        what: Says which backfill it is.
+
+    Raises:
+        RefusedError: The namespace holds something else.
+    """
+    with map_redis_errors("claiming the namespace"):
+        held = _text(client.register_script(scripts.CLAIM)(keys=[keys.meta], args=["backfill", what]))
+    if held != what:
+        holds = f"the backfill of {held}" if held else "what a streamer reads live"
+        raise RefusedError(
+            f"namespace {keys.namespace} holds {holds}, not the backfill of {what}; give it a --namespace of its own"
+        )
+
+
 def claim_spec(client: Client, keys: Keys, spec: WindowsConfig) -> None:
-    """Writes a window spec under its name, or checks that the name still means the same.
+    """Writes a window spec under its name, or checks that the name still means the same, and registers it.
+
+    From then on every member keeps its index; casts that do not move any more are entered by `streamer index`.
 
     Raises:
         RefusedError: The name stands for another spec.
@@ -66,20 +87,35 @@ def claim_spec(client: Client, keys: Keys, spec: WindowsConfig) -> None:
             f"windows.name {spec.name} stands for {theirs} in namespace {keys.namespace}, "
             f"the configuration says {ours}; give the new spec a name of its own"
         )
+    with map_redis_errors("registering the window spec"):
+        client.sadd(keys.specs, spec.name)
+
+
+def drop_spec(client: Client, keys: Keys, name: str) -> bool:
+    """Lets members forget a window spec; what is indexed stays readable. Returns whether it was registered."""
+    with map_redis_errors("dropping the window spec"):
+        return bool(client.srem(keys.specs, name))
+
+
+def registered_specs(client: Client, keys: Keys) -> list[WindowsConfig]:
+    """The window specs that members keep to, by name."""
+    with map_redis_errors("listing window specs"):
+        names = sorted(text(name) for name in client.smembers(keys.specs))
+    return [spec for name in names if (spec := read_spec(client, keys, name))]
 
 
 def read_namespace(client: Client, keys: Keys) -> DataConfig | None:
     """What the namespace fixes, None if no streamer has written to it yet."""
     with map_redis_errors("reading the namespace"):
-        text = _text(client.hget(keys.meta, "data"))
-    return DataConfig.model_validate_json(text) if text else None
+        held = _text(client.hget(keys.meta, "data"))
+    return DataConfig.model_validate_json(held) if held else None
 
 
 def read_spec(client: Client, keys: Keys, name: str) -> WindowsConfig | None:
     """A window spec by its name, None if there is none."""
     with map_redis_errors("reading the window spec"):
-        text = _text(client.get(keys.spec(name)))
-    return WindowsConfig.model_validate_json(text) if text else None
+        held = _text(client.get(keys.spec(name)))
+    return WindowsConfig.model_validate_json(held) if held else None
 
 
 def _show(value: object) -> str:

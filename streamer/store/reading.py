@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from streamer.config import DataConfig, WindowsConfig
 from streamer.schema import Label
-from streamer.store.casts import decode_labels, encode_label
+from streamer.store.casts import decode_labels
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys
 from streamer.store.rows import FloatArray, RowStore
-from streamer.windows import Address
+from streamer.timeline import Grid
+from streamer.windows import Address, LabelRevision, winning_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class CastFacts:
 
     Attributes:
         group: Heat, campaign or test stretch; the cast itself where none was named.
-        label_revision: Digest of its labels: it changes with every verdict.
+        label_revision: Digest of the labels that win on one of its steps: it changes with every verdict that does.
     """
 
     cast_id: str
@@ -42,6 +43,7 @@ class WindowReader:
         self.namespace = keys.namespace
         self._client = client
         self._keys = keys
+        self._grid = Grid(data.period_ms, data.grid_phase_ms)
         self._rows = RowStore(client, keys, data)
 
     def last_arrival(self) -> int:
@@ -50,10 +52,11 @@ class WindowReader:
             return int(self._client.get(self._keys.arrivals(self.spec.name)) or 0)
 
     def num_labelled_since(self, arrival: int) -> int:
-        """Windows whose label was decided, or decided otherwise, after an arrival number."""
+        """Windows whose label was decided, decided otherwise or withdrawn after an arrival number."""
+        name, keys = self.spec.name, self._keys
         with map_redis_errors("counting news"):
             pipe = self._client.pipeline(transaction=False)
-            for key in (self._keys.defective(self.spec.name), self._keys.good(self.spec.name)):
+            for key in (keys.defective(name), keys.good(name), keys.withdrawn(name)):
                 pipe.zcount(key, f"({arrival}", "+inf")
             return sum(map(int, pipe.execute()))
 
@@ -78,6 +81,18 @@ class WindowReader:
         """x_TF of each window, NaN where there is no value."""
         return self._rows.read(addresses)
 
+    def label_revisions(self, addresses: Sequence[Address]) -> list[list[LabelRevision]]:
+        """The labels that win on a step of each window; see `winning_labels`."""
+        held: dict[str, list[Label]] = {}
+        ids = sorted({address.cast_id for address in addresses})
+        with map_redis_errors("reading labels"):
+            pipe = self._client.pipeline(transaction=False)
+            for cast_id in ids:
+                pipe.hget(self._keys.cast(cast_id), "labels")
+            for cast_id, labels in zip(ids, pipe.execute(), strict=True):
+                held[cast_id] = decode_labels(cast_id, labels)
+        return [winning_labels(held[each.cast_id], self._grid, (each.start, each.end)) for each in addresses]
+
     def casts(self, cast_ids: Iterable[str]) -> dict[str, CastFacts]:
         """Facts about casts."""
         ids = list(cast_ids)
@@ -87,7 +102,7 @@ class WindowReader:
                 pipe.hmget(self._keys.cast(cast_id), ["group", "labels"])
             replies = pipe.execute()
         return {
-            cast_id: _facts(cast_id, group, decode_labels(cast_id, labels))
+            cast_id: self._facts(cast_id, group, decode_labels(cast_id, labels))
             for cast_id, (group, labels) in zip(ids, replies, strict=True)
         }
 
@@ -96,11 +111,10 @@ class WindowReader:
         with map_redis_errors("saving a manifest"):
             self._client.set(self._keys.dataset(dataset_id), manifest, nx=True)
 
-
-def _facts(cast_id: str, group: bytes | None, labels: Sequence[Label]) -> CastFacts:
-    # The end of the cast names the group first; else its newest label that does.
-    named = [label for label in labels if label.group is not None]
-    newest = max(named, key=lambda label: label.inspected_at, default=None)
-    name = group.decode() if group else (newest.group if newest and newest.group else cast_id)
-    digest = hashlib.sha256(b"\n".join(encode_label(label) for label in labels))
-    return CastFacts(cast_id, name, digest.hexdigest()[:16])
+    def _facts(self, cast_id: str, group: bytes | None, labels: Sequence[Label]) -> CastFacts:
+        # The end of the cast names the group first; else its newest label that does.
+        named = [label for label in labels if label.group is not None]
+        newest = max(named, key=lambda label: label.inspected_at, default=None)
+        name = group.decode() if group else (newest.group if newest and newest.group else cast_id)
+        digest = hashlib.sha256(repr(winning_labels(labels, self._grid)).encode())
+        return CastFacts(cast_id, name, digest.hexdigest()[:16])

@@ -39,14 +39,14 @@ return 1
 """
 
 # Adds one label to a cast, seen or not.
-# KEYS: cast.  ARGV: field of applied, offset, label as canonical JSON.
+# KEYS: cast.  ARGV: field of applied (`applied:<topic>/<partition>`), offset, label as canonical JSON.
 # Returns 1, or 0 when the record was applied before.
 LABEL = """
 local cast = KEYS[1]
 local applied = tonumber(redis.call('HGET', cast, ARGV[1]) or '0')
 if applied > tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', cast, ARGV[1], string.format('%.0f', tonumber(ARGV[2]) + 1))
-redis.call('HINCRBY', cast, 'label:' .. string.sub(ARGV[1], 9), 1)
+redis.call('HINCRBY', cast, 'label:' .. string.sub(ARGV[1], #'applied:' + 1), 1)
 local labels = redis.call('HGET', cast, 'labels')
 if not labels then
   labels = '[' .. ARGV[3] .. ']'
@@ -56,39 +56,147 @@ else
   labels = string.sub(labels, 1, -2) .. ',' .. ARGV[3] .. ']'
 end
 redis.call('HSET', cast, 'labels', labels)
+redis.call('HINCRBY', cast, 'num_labels', 1)
 redis.call('HINCRBY', cast, 'revision', 1)
 return 1
 """
 
+# Decides windows of one cast. On each step the newest inspection wins, on a tie the defect; a withdrawal leaves the
+# step unlabelled. A window is defective if one of its valid steps is, good if all of them are good. The steps are cut
+# at every border of a label or a window, and each piece is counted once, so the work grows with their number and not
+# with their lengths.
+# KEYS: cast, row blocks...
+# ARGV: period, phase (ms), steps a block, bytes of rows before the validity of a block, smallest share of valid
+#       steps, (number of the block of each key)..., (start, length of a window)...
+# Returns the revision of the cast ('' = none), then 1 (defective), 0 (good) or -1 for each window.
+DECIDE = """
+local cast = KEYS[1]
+local period, phase, size = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local tail, min_ratio = tonumber(ARGV[4]), tonumber(ARGV[5])
+local blocks = {}
+for k = 2, #KEYS do blocks[tonumber(ARGV[4 + k])] = KEYS[k] end
+local points, known, windows, covers = {}, {}, {}, {}
+local function cut(step)
+  if not known[step] then known[step] = true; points[#points + 1] = step end
+end
+local low, high = math.huge, -math.huge
+for at = 5 + #KEYS, #ARGV, 2 do
+  local start = tonumber(ARGV[at])
+  local stop = start + tonumber(ARGV[at + 1])
+  windows[#windows + 1] = {start, stop}
+  cut(start); cut(stop)
+  covers[start] = (covers[start] or 0) + 1
+  covers[stop] = (covers[stop] or 0) - 1
+  low, high = math.min(low, start), math.max(high, stop)
+end
+
+local function step(ts) return math.floor((2 * (ts - phase) + period) / (2 * period)) end
+local function rank(label)
+  if label.defect == cjson.null then return -1 end
+  return label.defect and 1 or 0
+end
+local labels = cjson.decode(redis.call('HGET', cast, 'labels') or '[]')
+table.sort(labels, function(a, b)
+  if a.inspected_at ~= b.inspected_at then return a.inspected_at > b.inspected_at end
+  return rank(a) > rank(b)
+end)
+local spans = {}
+for _, label in ipairs(labels) do
+  local from = label.from_ts == cjson.null and low or math.max(low, step(label.from_ts))
+  local to = label.to_ts == cjson.null and high or math.min(high, step(label.to_ts) + 1)
+  if from < to then
+    spans[#spans + 1] = {from, to, rank(label)}
+    cut(from); cut(to)
+    if from == low and to == high then break end
+  end
+end
+table.sort(points)
+local index, free, verdict = {}, {}, {}
+for k, point in ipairs(points) do index[point], free[k] = k, k end
+-- The first piece from k on that no stronger label has taken.
+local function unpainted(k)
+  while free[k] ~= k do free[k] = free[free[k]]; k = free[k] end
+  return k
+end
+for _, span in ipairs(spans) do
+  local k, stop = unpainted(index[span[1]]), index[span[2]]
+  while k < stop do
+    verdict[k], free[k] = span[3], k + 1
+    k = unpainted(k + 1)
+  end
+end
+
+local function count_valid(from, to)
+  local valid = 0
+  while from < to do
+    local block = math.floor(from / size)
+    local stop = math.min(to, (block + 1) * size)
+    local at = tail + from - block * size
+    if blocks[block] then
+      valid = valid + redis.call('BITCOUNT', blocks[block], at, at + stop - from - 1)
+    end
+    from = stop
+  end
+  return valid
+end
+local valid, good, defective, depth = {0}, {0}, {0}, 0
+for k = 1, #points - 1 do
+  depth = depth + (covers[points[k]] or 0)
+  local count = depth > 0 and count_valid(points[k], points[k + 1]) or 0
+  valid[k + 1] = valid[k] + count
+  good[k + 1] = good[k] + (verdict[k] == 0 and count or 0)
+  defective[k + 1] = defective[k] + (verdict[k] == 1 and count or 0)
+end
+local reply = {redis.call('HGET', cast, 'revision') or ''}
+for n, window in ipairs(windows) do
+  local i, j = index[window[1]], index[window[2]]
+  local num_valid = valid[j] - valid[i]
+  local decided = -1
+  if num_valid > 0 and num_valid / (window[2] - window[1]) >= min_ratio then
+    if defective[j] > defective[i] then decided = 1
+    elseif good[j] - good[i] == num_valid then decided = 0 end
+  end
+  reply[n + 1] = decided
+end
+return reply
+"""
+
 # Enters windows of one cast into the index, and their decisions by order of arrival. A decision that stands
-# already keeps its arrival number: repeating it is no news. A view of the cast older than the one shown is refused.
-# KEYS: windows, defective, good, arrivals, shown.  ARGV: cast id, revision, (address, end time, verdict)...
+# already keeps its arrival number: repeating it is no news; withdrawing it is. A view of the cast older than the one
+# shown is refused.
+# KEYS: windows, defective, good, withdrawn, arrivals, shown.
+# ARGV: cast id, revision, (address, end time, verdict)...
 # Returns 1, or 0 when the index shows a newer revision of the cast.
 INDEX = """
-local shown = tonumber(redis.call('HGET', KEYS[5], ARGV[1]) or '0')
+local shown = tonumber(redis.call('HGET', KEYS[6], ARGV[1]) or '0')
 if shown > tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[6], ARGV[1], ARGV[2])
+local sets = {['1'] = KEYS[2], ['0'] = KEYS[3]}
 for at = 3, #ARGV, 3 do
   local address, verdict = ARGV[at], ARGV[at + 2]
   redis.call('ZADD', KEYS[1], ARGV[at + 1], address)
-  if verdict ~= '1' then redis.call('ZREM', KEYS[2], address) end
-  if verdict ~= '0' then redis.call('ZREM', KEYS[3], address) end
-  if verdict ~= '-1' then
-    local key = verdict == '1' and KEYS[2] or KEYS[3]
-    if not redis.call('ZSCORE', key, address) then
-      redis.call('ZADD', key, redis.call('INCR', KEYS[4]), address)
+  local had = 0
+  for each, key in pairs(sets) do
+    if each ~= verdict then had = had + redis.call('ZREM', key, address) end
+  end
+  if verdict == '-1' then
+    if had > 0 then redis.call('ZADD', KEYS[4], redis.call('INCR', KEYS[5]), address) end
+  else
+    redis.call('ZREM', KEYS[4], address)
+    if not redis.call('ZSCORE', sets[verdict], address) then
+      redis.call('ZADD', sets[verdict], redis.call('INCR', KEYS[5]), address)
     end
   end
 end
 return 1
 """
 
-# Marks what of a cast the index shows, unless the cast has moved on meanwhile.
-# KEYS: cast.  ARGV: revision, sealed edge.
+# Marks what of a cast the index of one spec shows, unless the cast has moved on meanwhile.
+# KEYS: cast.  ARGV: revision, field of the marker, marker.
 # Returns 1, or 0 when there is more to index.
 INDEXED = """
 if (redis.call('HGET', KEYS[1], 'revision') or '') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'indexed', ARGV[1], 'indexed_step', ARGV[2])
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 return 1
 """
 
@@ -106,4 +214,11 @@ for _ = 1, tonumber(ARGV[3]) do
 end
 for count = at, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[count], ARGV[count + 1]) end
 return 1
+"""
+
+# Writes a field of a hash that does not exist yet.  KEYS: hash.  ARGV: field, value.
+# Returns what the field holds now, or '' when the hash is there without it.
+CLAIM = """
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+return redis.call('HGET', KEYS[1], ARGV[1]) or ''
 """

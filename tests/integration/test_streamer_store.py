@@ -250,9 +250,12 @@ def test_news_is_a_decision_that_changed(store: Store) -> None:
 
 def test_an_older_view_of_a_cast_never_overwrites_a_newer_index(store: Store) -> None:
     store.cast(range(100, 105))
-    (_, old_view), *_ = store.index._load(["C"])
+    (old_view,) = store.index._load(["C"])
     store.label(0, True, 10)
-    assert store.index._update_cast("C", old_view)[2] is False
+    (job,) = store.index._jobs(old_view)
+    job.verdicts = [-1]
+    store.index._enter_all([job])
+    assert job.stale
     assert store.verdicts() == [(100, True)]
 
 

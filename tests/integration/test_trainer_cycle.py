@@ -11,7 +11,7 @@ from plants import DATA, Plant, casts
 from structlog.testing import capture_logs
 from trainers import MODEL, Life, life, settings
 
-from streamer.config import KafkaConfig, RedisConfig, SensorConfig
+from streamer.config import KafkaConfig, RedisConfig, SensorConfig, WindowsConfig
 from streamer.errors import ConfigError
 from streamer.kafka import ensure_topics
 from streamer.schema import Label
@@ -60,6 +60,22 @@ def test_the_first_model_that_beats_the_base_rate_is_promoted(plant: Plant, conf
         assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + result.epochs
         assert manifest.dataset.id in (folder / "dataset.json").read_text()
         assert plant.client.exists(plant.keys.dataset(manifest.dataset.id))
+
+
+def test_a_model_of_whole_casts_is_trained_and_goes_on_from_its_champion(
+    redis: RedisConfig, config: TrainerSettings
+) -> None:
+    plant = Plant(redis, spec=WindowsConfig(size_steps="cast"))
+    plant.write([cast for number in range(60) for cast in casts([number], num_steps=30 + number % 11)])
+    with life(plant, config) as trainer:
+        assert (first := cycle(trainer, plant)).decision == "promoted"
+        assert (first.windows, first.parent) == (60, None)
+        # Longer casts than the champion has seen are no other inputs.
+        plant.write(casts(range(60, 70), num_steps=55))
+        second = cycle(trainer, plant)
+        assert (second.windows, second.parent) == (70, 1)
+        assert second.champion_scores is not None
+    plant.close()
 
 
 def shuffle(plant: Plant, num_casts: int, seed: int, inspected_at: int) -> None:

@@ -156,14 +156,15 @@ def load(reader: WindowReader, manifest: DatasetManifest) -> Dataset:
 def load_windows(
     reader: WindowReader, addresses: Sequence[Address]
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Reads windows as one array, padded at their ends to the size of the spec.
+    """Reads windows as one array, padded at their ends to the size of the spec; whole casts to the longest.
 
     Returns:
         x_NTF raw values with NaN for missing, and mask_NT of valid steps.
     """
     size, num_sensors = reader.spec.size_steps, len(reader.data.sensors)
-    x_NTF = np.full((len(addresses), size, num_sensors), np.nan, np.float32)
-    mask_NT = np.zeros((len(addresses), size), np.bool_)
+    steps = max((address.length for address in addresses), default=0) if size == "cast" else size
+    x_NTF = np.full((len(addresses), steps, num_sensors), np.nan, np.float32)
+    mask_NT = np.zeros((len(addresses), steps), np.bool_)
     for n, x_TF in enumerate(reader.rows(addresses)):
         x_NTF[n, : len(x_TF)] = x_TF
         mask_NT[n, : len(x_TF)] = valid_steps(x_TF)

@@ -43,7 +43,7 @@ class Scorer:
         Args:
             x_NTF: Raw values in the units of the manifest, NaN = missing.
             mask_NT: True = valid step; None = all are. A window shorter than the manifest's is padded at its
-                end and masked there, as the streamer does.
+                end and masked there, as the streamer does; so are whole casts, to the longest of them.
 
         Raises:
             ModelInputError: Shape or type do not fit; the message says what the model expects.
@@ -51,7 +51,8 @@ class Scorer:
         x_NTF = np.asarray(x_NTF)
         names = self.manifest.sensor_names
         steps = self.manifest.window.size_steps
-        if x_NTF.ndim != 3 or x_NTF.shape[1:] != (steps, len(names)):
+        whole_casts = steps == "cast"
+        if x_NTF.ndim != 3 or x_NTF.shape[2] != len(names) or not (whole_casts or x_NTF.shape[1] == steps):
             raise ModelInputError(
                 f"expected windows [N, {steps}, {len(names)}] with sensors {', '.join(names)}, "
                 f"got {list(x_NTF.shape)}"

@@ -45,6 +45,13 @@ def test_defaults_stand_where_the_file_says_nothing(load: Load) -> None:
     assert settings.data.sensor_names == ("mold_level",)
 
 
+def test_a_window_has_so_many_steps_or_is_a_whole_cast(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(DATA + "windows: {size_steps: 60}\n").windows.size_steps == 60
+    assert load(DATA + "windows: {size_steps: cast}\n").windows.size_steps == "cast"
+    monkeypatch.setenv("CASTING_WINDOWS__SIZE_STEPS", "120")
+    assert load(DATA).windows.size_steps == 120
+
+
 def test_all_faults_are_told_at_once_at_their_lines(faults: Faults) -> None:
     found = faults(
         DATA + "http:\n  port: 70000\n  prt: 1\nwindow: {}\nredis:\n  url: http://x\n  url: redis://x\n"
@@ -77,6 +84,15 @@ def test_all_faults_are_told_at_once_at_their_lines(faults: Faults) -> None:
         (DATA + "http: {port: [}\n", "s.yaml:3: not YAML"),
         (DATA + "a: &a [*a]\n", "s.yaml: an alias holds itself"),
         (DATA + "http: !!python/name:os.system\n", "s.yaml:3: not YAML"),
+        (
+            DATA + "windows: {size_steps: 1}\n",
+            "s.yaml:3: windows.size_steps: expected 2 to 1000000 steps, or cast: one window a cast",
+        ),
+        (
+            DATA + "windows: {size_steps: casts}\n",
+            "s.yaml:3: windows.size_steps: expected 2 to 1000000 steps",
+        ),
+        (DATA + "windows: {size_steps: 9.5}\n", "s.yaml:3: windows.size_steps: expected 2 to 1000000 steps"),
         (DATA + "kafka: {security_protocol: SASL_SSL}\n", "s.yaml:3: kafka: SASL_SSL needs username"),
     ],
 )

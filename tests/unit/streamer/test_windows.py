@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from streamer.config import WindowsConfig
 from streamer.schema import Label
 from streamer.timeline import Grid
-from streamer.windows import Address, Verdict, decide, step_verdicts, valid_steps, windows_between
+from streamer.windows import Address, valid_steps, windows_between, winning_labels
 
 GRID = Grid(1000)
 
@@ -29,21 +29,38 @@ def spans(
 @pytest.mark.parametrize(
     ("begin", "sealed", "spec", "expected"),
     [
-        # sealed   100 ......... 109|            one short of a window
+        # steps    100       110       120       130
+        # sealed   |--------|                            one short of a window
         (100, 109, {}, []),
-        # sealed   100 ......... 110|
+        # sealed   |---------|
+        # tumbling [=========)
         (100, 110, {}, [(100, 110)]),
-        # given out before up to 110; now to 130
+        # sealed   |.........|-------------------|       given out before up to 110
+        # tumbling           [=========)[========)
         (110, 130, {}, [(110, 120), (120, 130)]),
+        # sealed   |..........|-------|                  nothing new
         (111, 119, {}, []),
-        # every 4 steps: [100,110) [104,114) [108,118)
+        # sealed   |-----------------|
+        # sliding  [=========)
+        #              [=========)
+        #                  [=========)
         (100, 118, {"hop_steps": 4}, [(100, 110), (104, 114), (108, 118)]),
+        # sealed   |.............|---|
+        #                  [=========)
         (114, 118, {"hop_steps": 4}, [(108, 118)]),
-        # steps between windows: [100,110) [125,135)
+        # sealed   |-------|                             every step begins one
+        # sliding  [=====)[=====)...
+        (100, 108, {"size_steps": 6, "hop_steps": 1}, [(100, 106), (101, 107), (102, 108)]),
+        # sealed   |---------------------------------------|
+        # sparse   [=========)              [=========)  the steps between belong to none
         (100, 140, {"hop_steps": 25}, [(100, 110), (125, 135)]),
-        # the watermark stands before the first step
+        # sealed   |.....................|-----|         still between two windows
+        (122, 128, {"hop_steps": 25}, []),
+        # sealed before the first step
         (95, 97, {}, []),
         (95, 110, {}, [(100, 110)]),
+        # sealed   |--------------------------------|    a whole cast is final with its end, not before
+        (100, 133, {"size_steps": "cast"}, []),
     ],
 )
 def test_windows_are_final_when_their_end_is(
@@ -55,19 +72,35 @@ def test_windows_are_final_when_their_end_is(
 @pytest.mark.parametrize(
     ("sealed", "spec", "expected"),
     [
-        # a cast of 7 steps
+        # steps  100       110       120
+        # cast   |------|                        a cast of 7 steps: one short window, or none
+        # pad    [======)
         (107, {}, [(100, 107)]),
         (107, {"short_casts": "drop"}, []),
         (107, {"tail": "align_end"}, [(100, 107)]),
-        # a cast of exactly one window
+        # cast   |---------|                     exactly one window
+        #        [=========)
         (110, {"tail": "align_end"}, [(100, 110)]),
-        # a cast of 17 steps: its last 7 are dropped, or the last window ends with it
+        # cast   |----------------|              its last 7 steps are dropped, or a window ends with it
+        # drop   [=========)
+        # align  [=========)
+        #               [=========)
         (117, {}, [(100, 110)]),
         (117, {"tail": "align_end"}, [(100, 110), (107, 117)]),
         (117, {"tail": "align_end", "hop_steps": 7}, [(100, 110), (107, 117)]),
         (115, {"tail": "align_end", "hop_steps": 20}, [(100, 110), (105, 115)]),
+        # cast   |--------------|                the window that ends with it begins between two others
+        # align  [=========)    .    [=========) too late for the cast
+        #             [=========)
+        (115, {"tail": "align_end", "hop_steps": 16}, [(100, 110), (105, 115)]),
+        # cast   |----------------------|        whole: whatever hop, tail and short_casts say
+        #        [======================)
+        (123, {"size_steps": "cast"}, [(100, 123)]),
+        (123, {"size_steps": "cast", "hop_steps": 5, "tail": "align_end"}, [(100, 123)]),
+        (101, {"size_steps": "cast", "short_casts": "drop"}, [(100, 101)]),
         # a cast without a step
         (100, {}, []),
+        (100, {"size_steps": "cast"}, []),
     ],
 )
 def test_the_end_of_a_cast_adds_what_the_spec_says(
@@ -77,14 +110,14 @@ def test_the_end_of_a_cast_adds_what_the_spec_says(
 
 
 @given(
-    size=st.integers(2, 12),
+    size=st.integers(2, 12) | st.just("cast"),
     hop=st.integers(1, 15),
     cuts=st.lists(st.integers(-5, 60), min_size=1, max_size=8),
     tail=st.sampled_from(["drop", "align_end"]),
     short=st.sampled_from(["pad", "drop"]),
 )
 def test_windows_given_out_step_by_step_are_those_of_the_whole(
-    size: int, hop: int, cuts: list[int], tail: str, short: str
+    size: int | str, hop: int, cuts: list[int], tail: str, short: str
 ) -> None:
     spec = {"size_steps": size, "hop_steps": hop, "tail": tail, "short_casts": short}
     edges = sorted({100 + cut for cut in cuts})
@@ -106,63 +139,43 @@ def label(defect: bool | None, at: int, low: int | None = None, high: int | None
     return Label("C", defect, at, None if low is None else low * 1000, None if high is None else high * 1000)
 
 
-NO, OK, BAD = Verdict.UNLABELLED, Verdict.GOOD, Verdict.DEFECTIVE
-
-
 @pytest.mark.parametrize(
-    ("labels", "expected"),
+    ("labels", "winners"),
     [
-        # steps                                                  10  11   12   13
-        ([], [NO, NO, NO, NO]),
-        ([label(False, 1)], [OK, OK, OK, OK]),
-        ([label(False, 1), label(True, 2)], [BAD, BAD, BAD, BAD]),
-        ([label(False, 1), label(True, 2, 11, 12)], [OK, BAD, BAD, OK]),
-        ([label(False, 3), label(True, 2, 11, 12)], [OK, OK, OK, OK]),
-        ([label(True, 2, None, 11)], [BAD, BAD, NO, NO]),
-        ([label(True, 2, 12)], [NO, NO, BAD, BAD]),
-        ([label(True, 2, 0, 10), label(False, 2, 13, 99)], [BAD, NO, NO, OK]),
-        ([label(True, 2, 0, 9), label(True, 2, 14, 20)], [NO, NO, NO, NO]),
-        # a tie: the defect wins, also against a withdrawal
-        ([label(False, 2), label(True, 2)], [BAD, BAD, BAD, BAD]),
-        ([label(True, 2), label(None, 2), label(False, 2)], [BAD, BAD, BAD, BAD]),
-        ([label(None, 2), label(False, 2)], [OK, OK, OK, OK]),
-        # withdrawn: not back to what was said before
-        ([label(False, 1), label(True, 2), label(None, 3)], [NO, NO, NO, NO]),
-        ([label(True, 2), label(None, 3, 11, 11)], [BAD, NO, BAD, BAD]),
-        ([label(None, 3), label(False, 4, 12, 12)], [NO, NO, OK, NO]),
+        ([], []),
+        ([label(False, 1)], [(1, 0)]),
+        ([label(False, 1), label(True, 2)], [(2, 1)]),
+        ([label(False, 1), label(True, 2, 11, 12)], [(1, 0), (2, 1)]),
+        ([label(False, 3), label(True, 2, 11, 12)], [(3, 0)]),
+        # said twice, by two inspectors, with other words
+        ([label(True, 2), Label("C", True, 2, defect_type="crack")], [(2, 1)]),
+        # a tie: the defect wins
+        ([label(False, 2), label(True, 2), label(None, 2)], [(2, 1)]),
+        # covered by two together
+        ([label(False, 1, 10, 19), label(True, 2, 10, 14), label(True, 2, 15, 19)], [(2, 1), (2, 1)]),
+        ([label(False, 1, 10, 19), label(True, 2, 10, 14), label(True, 2, 16, 19)], [(1, 0), (2, 1), (2, 1)]),
+        # both say it of step 12, and neither was there first
+        ([label(True, 2, 10, 12), label(True, 2, 12, 14)], [(2, 1), (2, 1)]),
+        # a withdrawal wins as well: the steps are unlabelled by its word
+        ([label(True, 1), label(None, 2)], [(2, -1)]),
+        # from after to: no step
+        ([label(True, 1, 12, 11)], []),
     ],
 )
-def test_the_newest_verdict_of_a_step_wins_in_any_order(labels: list[Label], expected: list[Verdict]) -> None:
-    for order in permutations(labels):
-        assert step_verdicts(order, GRID, 10, 4).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("valid", "verdicts", "expected"),
-    [
-        ("1111", [OK, OK, OK, OK], OK),
-        ("1111", [OK, OK, BAD, OK], BAD),
-        ("1111", [NO, NO, BAD, NO], BAD),
-        ("1111", [OK, OK, NO, OK], NO),
-        # a step without values has no say
-        ("1101", [OK, OK, NO, OK], OK),
-        ("1101", [OK, OK, BAD, OK], OK),
-        ("1101", [NO, OK, BAD, OK], NO),
-        # too few valid steps to train on
-        ("1100", [OK, OK, OK, OK], NO),
-        ("1100", [BAD, BAD, BAD, BAD], NO),
-        ("0000", [BAD, BAD, BAD, BAD], NO),
-    ],
-)
-def test_a_window_is_decided_by_its_valid_steps(
-    valid: str, verdicts: list[Verdict], expected: Verdict
+def test_the_label_revision_is_what_wins_somewhere_in_any_order(
+    labels: list[Label], winners: list[tuple[int, int]]
 ) -> None:
-    valid_T = np.array([char == "1" for char in valid])
-    assert decide(valid_T, np.array(verdicts, dtype=np.int8), 0.75) is expected
+    found = {tuple(winning_labels(order, GRID)) for order in permutations(labels)}
+    assert len(found) == 1
+    assert [winner[:2] for winner in found.pop()] == winners
 
 
-def test_a_window_without_values_is_never_decided() -> None:
-    assert decide(np.zeros(3, dtype=bool), np.ones(3, dtype=np.int8), 0.0) is NO
+def test_the_label_revision_of_a_window_heeds_its_own_steps() -> None:
+    labels = [label(False, 1), label(True, 2, 11, 12), label(None, 3, 20)]
+    assert winning_labels(labels, GRID, (0, 11)) == [(1, 0, None, None)]
+    assert winning_labels(labels, GRID, (11, 13)) == [(2, 1, 11_000, 12_000)]
+    assert winning_labels(labels, GRID, (12, 14)) == [(1, 0, None, None), (2, 1, 11_000, 12_000)]
+    assert winning_labels(labels, GRID, (20, 30)) == [(3, -1, 20_000, None)]
 
 
 def test_a_step_is_valid_if_one_sensor_spoke() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from plants import DATA, SPEC, Cast, FloatArray, Plant, casts
 
-from streamer.config import RedisConfig
+from streamer.config import RedisConfig, WindowsConfig
 from streamer.schema import Label
 from streamer.store.reading import WindowReader
 from streamer.windows import Address
@@ -61,6 +61,21 @@ def test_what_was_cast_comes_out(plant: Plant) -> None:
         assert (frozen.casts[n], frozen.y_N[n], defective) == (cast_id, cast.defect, cast.defect)
         assert frozen.end_N[n] == start + length
     assert frozen.mask_NT.all()
+
+
+def test_whole_casts_are_padded_to_the_longest_of_them(redis: RedisConfig) -> None:
+    plant = Plant(redis, spec=WindowsConfig(name="whole", size_steps="cast"))
+    made = [*casts([0], num_steps=23), *casts([1], num_steps=50), *casts([2], num_steps=31)]
+    plant.write(made)
+    frozen = freeze(plant.reader(), 100)
+    assert frozen.x_NTF.shape == (3, 50, 2)
+    for n, cast in enumerate(made):
+        length = len(cast.x_TF)
+        np.testing.assert_array_equal(frozen.x_NTF[n, :length], cast.x_TF)
+        assert np.isnan(frozen.x_NTF[n, length:]).all()
+        assert frozen.mask_NT[n].tolist() == [True] * length + [False] * (50 - length)
+    assert same(frozen, load(plant.reader(), frozen.manifest))
+    plant.close()
 
 
 def test_the_id_depends_on_what_is_in_it_and_on_nothing_else(plant: Plant) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -38,7 +39,9 @@ def trained(architecture: ArchitectureConfig) -> SteelDefectLSTM:
     return model.eval()
 
 
-def artifact_of(model: SteelDefectLSTM, architecture: ArchitectureConfig) -> Artifact:
+def artifact_of(
+    model: SteelDefectLSTM, architecture: ArchitectureConfig, size_steps: int | Literal["cast"] = STEPS
+) -> Artifact:
     manifest = Manifest(
         model_name="defect-lstm",
         version=1,
@@ -46,7 +49,7 @@ def artifact_of(model: SteelDefectLSTM, architecture: ArchitectureConfig) -> Art
         architecture=architecture.model_dump(mode="json"),
         sensors=tuple(SensorConfig(name=name) for name in SENSORS),
         period_ms=1000,
-        window=WindowsConfig(size_steps=STEPS, hop_steps=STEPS),
+        window=WindowsConfig(size_steps=size_steps, hop_steps=STEPS),
         threshold=0.5,
         dataset=DatasetInfo(id="d", num_windows=10, num_defects=2),
     )
@@ -67,6 +70,18 @@ def test_raw_windows_score_as_with_the_model_that_was_trained(architecture: Arch
     assert prob_N.dtype == np.float64
     np.testing.assert_allclose(prob_N, expected_N, rtol=1e-5)
     np.testing.assert_array_equal(scorer.is_defective(x_NTF, mask_NT), prob_N >= 0.5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=["default", "bidirectional", "stem"])
+def test_a_whole_cast_scores_the_same_however_far_it_is_padded(architecture: ArchitectureConfig) -> None:
+    scorer = Scorer(artifact_of(trained(architecture), architecture, "cast"))
+    x_NTF = windows(4)[:, :7]
+    mask_NT = np.ones(x_NTF.shape[:2], dtype=bool)
+    padded_NTF = np.pad(x_NTF, ((0, 0), (0, 9), (0, 0)), constant_values=np.nan)
+    prob_N = scorer.score(padded_NTF, np.pad(mask_NT, ((0, 0), (0, 9))))
+    np.testing.assert_allclose(prob_N, scorer.score(x_NTF, mask_NT), rtol=1e-5)
+    with pytest.raises(ModelInputError, match=r"\[N, cast, 3\]"):
+        scorer.score(x_NTF[:, :, :2])
 
 
 def test_values_of_twice_the_precision_and_no_windows_are_fine() -> None:
