@@ -17,8 +17,10 @@ from streamer.config import StreamerSettings
 from streamer.kafka import end_offsets
 from streamer.process import StopRequest
 from streamer.store.connection import connect
+from streamer.store.content import content_hash
 from streamer.store.keys import Keys
 from streamer.store.positions import PositionStore
+from streamer.store.reading import WindowReader
 from streamer.store.summary import summarise
 
 
@@ -37,9 +39,18 @@ def run(
     return stop.exit_code()
 
 
-def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def status(
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+    with_hash: Annotated[
+        bool, typer.Option("--hash", help="Digest over all sealed windows and their labels; reads all rows.")
+    ] = False,
+) -> None:
     """Counts what the namespace holds, and how far the group is behind."""
-    report = _status(read_settings(config))
+    settings = read_settings(config)
+    report = _status(settings)
+    if with_hash:
+        report["content_hash"] = _content_hash(settings)
     if as_json:
         typer.echo(json.dumps(report))
         return
@@ -49,13 +60,24 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     Console().print(table)
 
 
-def _words(value: int | dict[str, int]) -> str:
+def _content_hash(settings: StreamerSettings) -> str:
+    client = connect(settings.redis)
+    try:
+        keys = Keys(settings.redis.namespace)
+        return content_hash(WindowReader(client, keys, settings.data, settings.windows))
+    finally:
+        client.close()
+
+
+def _words(value: int | str | dict[str, int]) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, int):
         return f"{value:,}"
     return ", ".join(f"{key} {number:,}" for key, number in value.items()) or "none"
 
 
-def _status(settings: StreamerSettings) -> dict[str, int | dict[str, int]]:
+def _status(settings: StreamerSettings) -> dict[str, int | str | dict[str, int]]:
     client = connect(settings.redis)
     keys = Keys(settings.redis.namespace)
     topics = settings.topics

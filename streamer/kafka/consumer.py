@@ -69,7 +69,10 @@ class GroupConsumer:
             self._path: ReadPath = "seam" if consumer.fast_path == "auto" and seam.is_tested() else "public"
             if self._path == "seam":
                 seam.install(self._consumer)
-            self._consumer.subscribe(list(topics), listener=self._notes)
+            self._attach(topics)
+
+    def _attach(self, topics: Sequence[str]) -> None:
+        self._consumer.subscribe(list(topics), listener=self._notes)
 
     @property
     def path(self) -> ReadPath:
