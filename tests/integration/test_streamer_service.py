@@ -37,6 +37,7 @@ from streamer.records import Partition, Record
 from streamer.schema import Label
 from streamer.service import Batches, BatchResult, StreamerService
 from streamer.store.index import IndexResult, WindowIndex
+from streamer.store.positions import PositionStore
 from streamer.windows import Address
 
 
@@ -379,3 +380,37 @@ def test_a_topic_made_anew_is_refused(settings: StreamerSettings, plant: Plant) 
             one.run_until(lambda: False)
     finally:
         one.close()
+
+
+@pytest.mark.usefixtures("collect_sockets")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.parametrize(
+    ("num_records", "words"),
+    [(3, r"ends at offset 3, but was read up to 6"), (9, r"at offset 5 is not the one that was read")],
+    ids=["shorter", "outgrown"],
+)
+def test_a_topic_that_another_broker_made_anew_is_refused(
+    settings: StreamerSettings, other_broker: EmbeddedBroker, num_records: int, words: str
+) -> None:
+    kafka = KafkaConfig(bootstrap_servers=other_broker.bootstrap_servers)
+    topics = settings.topics.model_copy(update={"num_partitions": 1})
+    settings = settings.model_copy(update={"kafka": kafka, "topics": topics})
+    plant = Plant(settings)
+    have_topics(settings)
+    plant.feed([plant.reading("A", step) for step in range(5)])
+    with member(settings) as one:
+        one.consume(5)
+    with member(settings) as again:  # the record before the position is known again, and not counted twice
+        again.run_until(again.assigned)
+        plant.feed([plant.reading("A", 5)])
+        again.consume(6)
+        assert contents(again.client, settings)["casts"]["{A}"]["steps:placed"] == b"6"
+        assert PositionStore(again.client, again.keys).load_all()[
+            Partition(settings.topics.readings, 0)
+        ].counts == {"consumed": 6, "dead_lettered": 0}
+    other_broker.kill()
+    other_broker.start()
+    have_topics(settings)
+    plant.feed([plant.reading("B", step) for step in range(num_records)])
+    with member(settings) as late, pytest.raises(RefusedError, match=words):
+        late.run_until(lambda: False)
