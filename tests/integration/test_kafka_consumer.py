@@ -21,7 +21,7 @@ from streamer.records import Partition, Record, RecordBatch
 
 Strategy = Literal["range", "cooperative-sticky"]
 BOTH_STRATEGIES = pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
-NUM_TOPICS = 9
+NUM_TOPICS = 10
 POLL_RECORDS = 15
 
 
@@ -203,6 +203,15 @@ def test_records_that_come_later_are_read_and_the_end_is_known(
     assert offsets(read(consumer, 40)) == list(range(40, 80))
     wait_until(lambda: consumer.poll() == [] and consumer.highwater(Partition(topic, 0)) == 80)
     assert consumer.highwater(Partition(topic, 1)) == 40
+
+
+def test_the_end_is_known_where_nothing_is_new(
+    kafka: KafkaConfig, consumer: GroupConsumer, topic: str
+) -> None:
+    fill(kafka, topic, 10)
+    partition = Partition(topic, 0)
+    consumer.seek(partition, 10)
+    wait_until(lambda: consumer.poll() == [] and consumer.highwater(partition) == 10)
 
 
 def test_a_damaged_record_raises_each_time_and_what_lies_before_it_is_read(

@@ -198,7 +198,7 @@ plain = st.builds(
     hole_behind=st.integers(0, 3),
 )
 empty = st.builds(Batch, hole_behind=st.integers(0, 3), attributes=st.just(0))
-quick = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class TestBothPathsSayTheSame:
@@ -249,7 +249,7 @@ class TestBothPathsSayTheSame:
         assert len(ours.records) == sum(len(batch.rows) for batch in batches[:which])
         assert ours.next_offset <= offsets[which]
 
-    @settings(quick, max_examples=300)
+    @settings(quick, max_examples=150)
     @given(st.lists(plain, min_size=1, max_size=3), st.data())
     def test_on_damage_that_the_crc_does_not_tell(self, batches: list[Batch], data: st.DataObject) -> None:
         raw, _ = log_of(batches)
@@ -267,6 +267,33 @@ class TestBothPathsSayTheSame:
     def test_on_an_answer_that_was_cut_off(self, batches: list[Batch], data: st.DataObject) -> None:
         raw = b"".join(log_of(batches)[0])
         both(raw[: data.draw(st.integers(0, len(raw)))])
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            bytes([0x10, 0, 0, 0, 1, 1, 0, 0, 0]),  # two bytes behind the headers
+            bytes([0x0D, 0, 0, 0, 1, 1, 0]),  # a negative length
+            bytes([0x0E, 0x80, 0, 0, 2, 0, 0, 0]),  # attributes of two bytes
+            bytes([0x0C, 0, 0, 0, 1, 1, 1]),  # minus one header
+            bytes([0x0C, 0, 0, 0, 1, 99, 0]),  # a value that is longer than all
+            bytes([0x0C, 0, 0, 0, 3, 5, 0]),  # lengths below -1
+            bytes([0x0E, 0, 0x80, 0, 0, 1, 1, 0]),  # a number with a byte to spare
+            bytes([0x20, 0, *[0xFF] * 9, 1, 0, 1, 1, 0, 0]),  # the smallest number there is
+            bytes([0x8C, 0x80, 0, 0, 0, 0, 1, 1, 0]),  # a length with bytes to spare
+            bytes([0x10, 0, 0, 0, 1, 1, 2, 1, 1]),  # a header without a name
+            bytes([0x14, 0, 0, 0, 1, 1, 2, 4, 0xC3, 0x28, 1]),  # a name that is not UTF-8
+        ],
+    )
+    def test_on_odd_records(self, record: bytes) -> None:
+        head = bytearray(Batch([wide(0)]).to_bytes(101)[:BODY_AT])
+        struct.pack_into(">i", head, 8, len(head) + len(record) - 12)
+        good = Batch([wide(0)]).to_bytes(100)
+        both(good + with_crc(head + record))
+
+    @pytest.mark.parametrize("deltas", [(3, 0, 5), (0, 5, 3), (2, 2, 2)])
+    @pytest.mark.parametrize("start", range(100, 106))
+    def test_on_offsets_that_do_not_ascend(self, deltas: tuple[int, ...], start: int) -> None:
+        both(Batch([(delta, START_MS, None, b"x", []) for delta in deltas]).to_bytes(100), start)
 
     @pytest.mark.parametrize("length", [0, 1, 4, 5, 20, 48, 49, 60])
     @pytest.mark.parametrize("magic", [0, 2])
