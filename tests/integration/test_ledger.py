@@ -15,9 +15,11 @@ from command_line import Run, as_json, runner
 from streamer_harness import Plant, Sent, make_settings, member, ms, story
 
 from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
-from streamer.dead_letters import LetterReader
+from streamer.dead_letters import DeadLetters, LetterReader
+from streamer.errors import RecordError
+from streamer.kafka import Producer
 from streamer.ledger import Ledger, PartitionLedger, RecordLedger, StepLedger, read_ledger
-from streamer.records import Partition
+from streamer.records import Partition, Record
 from streamer.store.connection import Client, connect
 from streamer.store.keys import Keys
 
@@ -147,6 +149,24 @@ def test_a_position_that_was_tampered_with_is_seen(full: Namespace) -> None:
     with full.tampered(full.keys.position(full.readings), "n:consumed", 5):
         (fault,) = read_ledger(full.settings).faults
     assert fault.startswith(f"{full.readings}: records differ by +5: consumed 19, but applied 9 + ")
+
+
+@pytest.mark.parametrize(
+    ("offset", "namespace"),
+    [
+        (999, None),  # a member died after its dead letters and before its position: it is read again
+        (0, "elsewhere"),  # another configuration could not use it, ours could
+    ],
+)
+def test_a_dead_letter_that_is_not_of_a_record_read_here_does_not_count(
+    full: Namespace, offset: int, namespace: str | None
+) -> None:
+    with Producer(full.settings.kafka) as producer:
+        letters = DeadLetters(producer, full.settings.topics.dead_letters, namespace)
+        record = Record(*full.readings, offset, ms(0), b"A", b"{", ())
+        letters.add(record, RecordError("bad_json", "not JSON"))
+        letters.flush()
+    assert read_ledger(full.settings).faults == ()
 
 
 def test_counts_that_retention_has_folded_are_kept(full: Namespace) -> None:
