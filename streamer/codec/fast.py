@@ -17,6 +17,7 @@ from msgspec import UNSET
 from streamer.codec.checks import MAX_STRAND
 from streamer.codec.exact import MAX_CHUNK_ROWS, MAX_PERIOD_MS, Float64Array
 from streamer.codec.layout import Layout, Path
+from streamer.codec.packing import Numbers
 from streamer.codec.parts import Part, Values
 from streamer.codec.quality import Quality, quality_of
 from streamer.codec.shapes import Shape, ShapeDecoder
@@ -34,6 +35,7 @@ class FastDecoder:
     def __init__(self, layout: Layout, shape: Shape) -> None:
         self._layout, self._shape = layout, shape
         self._decoder = ShapeDecoder(layout, shape)
+        self._num_unpacked = 0
 
     def learn(self, paths: Iterable[Path]) -> bool:
         """Takes fields of no sensor into the shape; returns whether more records may fit now."""
@@ -69,24 +71,30 @@ class FastDecoder:
         distinct = dict.fromkeys(cast_ids)
         if not all(map(CAST_ID.fullmatch, distinct)):
             _leave(not CAST_ID.fullmatch(cast_id) for cast_id in cast_ids)
-        strands = list(map(get["strand"], messages))
+        numbers = self._packed(messages)
+        if numbers is None:
+            strands = list(map(get["strand"], messages))
+            times: Any = list(map(get["ts"], messages))
+        else:
+            strands, times = numbers.strands, numbers.time_R
         if not all(map(_is_strand, set(strands))):
             _leave(not _is_strand(strand) for strand in strands)
         part = Part(
             record_R=record_R,
             cast_ids=cast_ids,
             strands=strands,
-            ts_R=self._times(list(map(get["ts"], messages))),
+            ts_R=self._times(times),
             period_R=np.zeros(len(messages), dtype=np.int64),
             num_rows_R=np.ones(len(messages), dtype=np.int64),
-            values_NF=_NO_VALUES,
+            values_NF=_NO_VALUES if numbers is None else numbers.values_RF,
             distinct=distinct,
         )
         for extra in self._decoder.extras:
             has_R = ~np.fromiter(map(is_, map(extra, messages), repeat(UNSET)), np.bool_, len(messages))
             part.unknown_R = has_R + (0 if part.unknown_R is None else part.unknown_R)
         if self._shape.kind == "wide":
-            self._wide(part, messages)
+            if numbers is None:
+                self._wide(part, messages)
         elif self._shape.kind == "tag":
             self._tags(part, messages)
         elif self._shape.content_type == JSON:
@@ -95,10 +103,21 @@ class FastDecoder:
             self._packed_chunks(part, messages)
         return part
 
-    def _times(self, times: list[Any]) -> IntArray:
+    def _packed(self, messages: list[Any]) -> Numbers | None:
+        packing = self._decoder.packing
+        if packing is None or self._num_unpacked > 0:
+            self._num_unpacked -= 1
+            return None
+        numbers = packing.numbers(messages)
+        if numbers is None:
+            # Nulls or ids of several lengths are seldom alone: the next batches are not tried.
+            self._num_unpacked = 15
+        return numbers
+
+    def _times(self, times: Any) -> IntArray:
         reader = self._layout.time
         if self._shape.time_is_text:
-            read = list(map(reader.read, times))
+            read = reader.read_texts(times)
             if None in read:
                 _leave(time is None for time in read)
             return np.array(read, dtype=np.int64)

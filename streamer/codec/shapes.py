@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from streamer.codec.layout import Layout, Path
+from streamer.codec.packing import Packing
 from streamer.codec.wire import FAULTS, JSON
 
 # Smaller: a source with many unknown fields is decoded one by one. Larger: a hostile one grows our types.
@@ -45,6 +46,7 @@ class ShapeDecoder:
     Attributes:
         get: By the name of a field: takes it out of a decoded message.
         extras: Takes out the fields of no sensor, `UNSET` where a message has them not.
+        packing: Takes the numbers of wide rows out at once, if there is nothing but them.
     """
 
     def __init__(self, layout: Layout, shape: Shape) -> None:
@@ -67,6 +69,9 @@ class ShapeDecoder:
         self._decode = make(struct).decode
         self.get: dict[str, Getter] = {name: attrgetter(attributes[name]) for name in fields}
         self.extras: list[Getter] = [attrgetter(attributes[path]) for path in extras]
+        is_flat = not prefix and all(len(field.path) == 1 for field in placed.values())
+        is_packed = self._shape.kind == "wide" and not self._shape.time_is_text and is_flat and not extras
+        self.packing = _packing(fields) if is_packed else None
 
     def learn(self, paths: Iterable[Path]) -> bool:
         """Takes fields of no sensor into the shape; returns whether it has changed."""
@@ -101,17 +106,19 @@ def fields_of_shape(layout: Layout, shape: Shape) -> dict[str, Field]:
     """The fields of a shape by name; sensors by their number."""
     paths = layout.paths
     time = str if shape.time_is_text else float if layout.time.unit == "s" else int
-    fields = {
-        "cast_id": Field(paths["cast_id"], str),
-        "ts": Field(paths["ts"], time),
-        "strand": Field(paths["strand"], int | None, None),
-        "group": Field(paths["group"], Any, UNSET),
-    }
+    fields: dict[str, Field] = {}
     num_sensors = len(layout.sensors)
     if shape.kind == "wide":
         for index, path in enumerate(layout.sensor_paths):
             fields[str(index)] = Field(path, float | None, math.nan)
-    elif shape.kind == "chunk":
+    # In this order behind the sensors: `Packing` counts on it.
+    fields["ts"] = Field(paths["ts"], time)
+    fields["strand"] = Field(paths["strand"], int | None, None)
+    fields["cast_id"] = Field(paths["cast_id"], str)
+    fields["group"] = Field(paths["group"], Any, UNSET)
+    if shape.kind == "wide":
+        return fields
+    if shape.kind == "chunk":
         # msgspec checks the length of each row.
         rows: Any = list[tuple[(float | None,) * num_sensors]]  # type: ignore[misc]  # as long as there are sensors
         fields["period_ms"] = Field(paths["period_ms"], int)
@@ -121,6 +128,14 @@ def fields_of_shape(layout: Layout, shape: Shape) -> dict[str, Field]:
         fields["value"] = Field(paths["value"], float | None | UnsetType, UNSET)
         fields["quality"] = Field(paths["quality"], int | str | bool | None, None)
     return fields
+
+
+def _packing(fields: Mapping[str, Field]) -> Packing:
+    names = {name: field.path[0] for name, field in fields.items()}
+    sensors = [field for name, field in names.items() if name.isdigit()]
+    return Packing(
+        sensors, names["ts"], names["strand"], names["cast_id"], time_is_float=fields["ts"].type is float
+    )
 
 
 def _struct(fields: Mapping[Any, Field]) -> tuple[type[msgspec.Struct], dict[Any, str]]:
@@ -142,10 +157,13 @@ def _struct(fields: Mapping[Any, Field]) -> tuple[type[msgspec.Struct], dict[Any
         struct, inner = _struct(below)
         leaves.append((attribute, struct, ...))
         attributes |= {key: f"{attribute}.{path}" for key, path in inner.items()}
-    # Those that must be there come first, as in any signature. Without cycles they need no garbage collector.
-    required = [(name, type_) for name, type_, default in leaves if default is ...]
-    optional = [leaf for leaf in leaves if leaf[2] is not ...]
+    # Without cycles they need no garbage collector.
     made = msgspec.defstruct(
-        "Message", [*required, *optional], rename=names, forbid_unknown_fields=True, gc=False
+        "Message",
+        [leaf[:2] if leaf[2] is ... else leaf for leaf in leaves],
+        rename=names,
+        kw_only=True,
+        forbid_unknown_fields=True,
+        gc=False,
     )
     return made, attributes

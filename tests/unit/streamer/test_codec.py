@@ -9,13 +9,16 @@ import struct
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamer.codec import Codec, log_time, parse_time
+from streamer.codec.times import TimeReader
 from streamer.config import SensorConfig
 from streamer.errors import RecordError
 from streamer.records import Headers, Record, RecordBatch
 from streamer.schema import CastEnd, Label, Reading
-from streamer.sources import LabelSourceConfig, SourceConfig
+from streamer.sources import LabelSourceConfig, SourceConfig, TimeConfig
 
 TS = 1_763_796_000_000
 SENSORS = (SensorConfig(name="speed", unit="m/min"), SensorConfig(name="level", unit="mm"))
@@ -264,6 +267,30 @@ def test_another_content_type_is_refused(content_type: bytes) -> None:
 )
 def test_times(text: object, expected: int | None) -> None:
     assert parse_time(text) == expected
+
+
+SECONDS = r"2025-11-22[T ]07:[0-9]{2}:[0-6][0-9](\.[0-9]{1,10})?(Z|z|[+-]0[0-9]:[0-9]{2})?"
+DATES = r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:20:00(\.[0-9]{0,4})?(Z|\+01:00)?"
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.from_regex(
+                r"2025-11-22[T ]07:[0-9]{2}:[0-6][0-9](\.[0-9]{1,10})?(Z|z|[+-]0[0-9]:[0-9]{2})?",
+                fullmatch=True,
+            ),
+            st.from_regex(
+                r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:20:00(\.[0-9]{0,4})?(Z|\+01:00)?", fullmatch=True
+            ),
+            st.text(max_size=30),
+        )
+    )
+)
+@pytest.mark.parametrize("zone", [None, "Europe/Vienna"])
+def test_times_are_read_alike_one_by_one_and_many_at_once(zone: str | None, texts: list[str]) -> None:
+    reader = TimeReader(TimeConfig(unit="rfc3339", zone=zone))
+    assert reader.read_texts(texts) == [reader.read(text) for text in texts]
 
 
 @pytest.mark.parametrize(
