@@ -9,7 +9,7 @@ import struct
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.codec import Codec, log_time, parse_time
@@ -273,6 +273,7 @@ SECONDS = r"2025-11-22[T ]07:[0-9]{2}:[0-6][0-9](\.[0-9]{1,10})?(Z|z|[+-]0[0-9]:
 DATES = r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:20:00(\.[0-9]{0,4})?(Z|\+01:00)?"
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.codec import Codec
@@ -111,14 +111,13 @@ message = st.one_of(
     st.fixed_dictionaries({"schema": odd, "payload": st.one_of(some("speed", "level"), odd)}),
 )
 packed = st.builds(
-    lambda fields, rows, cut: {
-        **fields,
-        "period_ms": 100,
-        "values": struct.pack(f"<{len(rows)}f", *rows)[cut:],
-    },
+    lambda fields, values: {**fields, "period_ms": 100, "values": values},
     st.fixed_dictionaries({**usually, "strand": perhaps["strand"]}, optional={"other": odd}),
-    st.lists(st.floats(width=32), min_size=2, max_size=8),
-    st.sampled_from([0, 0, 0, 0, 4, 1]),
+    st.one_of(
+        st.lists(st.integers(-1000, 1000), min_size=2, max_size=2).map(lambda row: struct.pack("<2f", *row)),
+        st.binary(min_size=16, max_size=16),
+        st.binary(max_size=20),
+    ),
 )
 
 
@@ -133,7 +132,7 @@ def to_msgpack(fields: dict[str, Any]) -> bytes:
         return b"\xc1"
 
 
-body = st.one_of(
+any_body = st.one_of(
     st.tuples(message.map(to_json), st.just(())),
     st.tuples(message.map(to_json), st.just(())),
     st.tuples(packed.map(to_msgpack), st.just(MSGPACK)),
@@ -146,6 +145,18 @@ body = st.one_of(
         message.map(to_json), st.sampled_from([(("sent-at", b"1763796000001"),), (("sent-at", b"x"),)])
     ),
 )
+
+
+@st.composite
+def body(draw: st.DrawFn) -> tuple[bytes | None, Headers]:
+    """A value and its headers. A function, since hypothesis prints what a strategy is made of."""
+    return draw(any_body)
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> bytes | None:
+    """A value that is no message."""
+    return draw(st.one_of(st.none(), st.binary(max_size=60), message.map(to_json).map(lambda raw: raw[:-3])))
 
 
 def batch_of(bodies: list[tuple[bytes | None, Headers]]) -> RecordBatch:
@@ -187,7 +198,8 @@ def strands_of(batches: list[DecodedBatch]) -> dict[str, int | None]:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@given(bodies=st.lists(body, min_size=1, max_size=40), repeated=st.booleans())
+@settings(deadline=None)
+@given(bodies=st.lists(body(), min_size=1, max_size=40), repeated=st.booleans())
 def test_a_batch_is_what_its_records_are_one_by_one(
     source: str, bodies: list[tuple[bytes | None, Headers]], repeated: bool
 ) -> None:
@@ -206,11 +218,83 @@ def test_a_batch_is_what_its_records_are_one_by_one(
     assert all(np.isfinite(row) | np.isnan(row) for row in decoded.readings.values_NF.ravel())
 
 
+def agrees(source: str, bodies: list[tuple[bytes | None, Headers]]) -> DecodedBatch:
+    """Decodes a batch that is as its records are one by one."""
+    batch = batch_of(bodies)
+    decoded = Codec(SENSORS, SOURCES[source]).decode(batch)
+    alone = [
+        Codec(SENSORS, SOURCES[source]).decode(RecordBatch.of([batch.record(i)])) for i in range(len(batch))
+    ]
+    assert told(decoded) == [said for index, one in enumerate(alone) for said in told(one, index)]
+    assert strands_of([decoded]) == strands_of(alone)
+    assert decoded.num_unknown_fields == sum(one.num_unknown_fields for one in alone)
+    return decoded
+
+
+WIDE = {"cast_id": "C1", "strand": 3, "ts": TS, "speed": 1.5, "level": 148.2}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"cast_id": "C10"},
+        {"cast_id": "c" * 32},
+        {"cast_id": "c" * 40},
+        {"speed": None},
+        {"strand": None},
+        {"strand": 200},
+        {"strand": 100_000},
+        {"group": "H1"},
+        {"ts": TS + 0.5},
+        {"ts": 5},
+        {"ts": -5},
+        # As long as the others: eight bytes less for the value, eight more for the id.
+        {"speed": None, "cast_id": "C234567890"},
+        {"ts": 5, "cast_id": "C234567890"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", [0, 10, 19])
+def test_one_wide_row_that_is_packed_otherwise(odd: dict[str, Any], place: int) -> None:
+    bodies: list[tuple[bytes | None, Headers]] = [(to_json({**WIDE, "ts": TS + i}), ()) for i in range(20)]
+    bodies[place] = (to_json({**WIDE, **odd}), ())
+    agrees("auto", bodies)
+    agrees("auto", [(to_json({**WIDE, **odd}), ())] * 20)
+
+
+def test_an_unknown_field_that_tells_a_format_elsewhere_hides_none() -> None:
+    wide_with_tag = to_json({**WIDE, "tag": "speed", "value": 2, "quality": "bad", "period_ms": 1})
+    tag = to_json({"cast_id": "C1", "ts": TS, "tag": "speed", "value": 2})
+    chunk = to_json({**WIDE, "period_ms": 10, "values": [[1, 2]]})
+    end = to_json({"cast_id": "C1", "ts": TS, "event": "cast_end", "speed": 1})
+    bodies: list[tuple[bytes | None, Headers]] = [(value, ()) for value in (wide_with_tag, tag, chunk, end)]
+    for order in (bodies, bodies[::-1]):
+        decoded = agrees("auto", [body for body in order for _ in range(20)])
+        assert (len(decoded.readings.record_R), len(decoded.controls)) == (60, 20)
+        agrees("auto", order * 20)
+
+
+@pytest.mark.parametrize(
+    "odd", [b"17637960000x1", b"1763796000/01", b"9999999999999", b"1763796000", b"", None]
+)
+@pytest.mark.parametrize("others", [(), (("content-type", b"application/json"),)])
+def test_one_sent_at_that_is_odd(odd: bytes | None, others: Headers) -> None:
+    bodies: list[tuple[bytes | None, Headers]] = [
+        (to_json(WIDE), (*others, ("sent-at", b"17637960000%02d" % i))) for i in range(20)
+    ]
+    assert agrees("auto", bodies).log_time_M.tolist() == [TS + i for i in range(20)]
+    bodies[7] = (to_json(WIDE), (*others, ("sent-at", odd)))
+    refused = agrees("auto", bodies).refused
+    assert [error.reason for _, error in refused] == ([] if odd is None else ["bad_sent_at"])
+
+
 @pytest.mark.parametrize("source", SOURCES)
+@settings(deadline=None)
 @given(
     bodies=st.lists(
         st.tuples(
-            st.one_of(st.none(), st.binary(max_size=60), message.map(to_json).map(lambda raw: raw[:-3])),
+            broken(),
             st.sampled_from([(), MSGPACK, (("sent-at", None),)]),
         ),
         min_size=1,
