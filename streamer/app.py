@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import structlog
@@ -9,17 +11,20 @@ import structlog
 from streamer.config import StreamerSettings
 from streamer.dead_letters import DeadLetters
 from streamer.errors import BrokerUnavailableError
+from streamer.housekeeping import Housekeeping
 from streamer.http import Health, HttpServer
 from streamer.kafka import GroupConsumer, Producer, TopicSpec, ensure_topics, missing_topics
 from streamer.metrics import StreamerMetrics, exposition
 from streamer.process import StopRequest, wait_for_server
 from streamer.service import StreamerService
 from streamer.store.casts import CastStore
-from streamer.store.connection import connect
+from streamer.store.connection import Client, connect
 from streamer.store.index import WindowIndex
 from streamer.store.keys import Keys
 from streamer.store.namespace import check_server, claim_namespace, claim_spec
+from streamer.store.pending import PendingLabels
 from streamer.store.positions import PositionStore
+from streamer.store.retention import Retention
 from streamer.store.stops import StopStore
 
 log = structlog.get_logger()
@@ -72,11 +77,25 @@ def run_streamer(settings: StreamerSettings, stop: StopRequest, *, reset: bool =
             stops=StopStore(client, keys),
             metrics=metrics,
             health=health,
+            housekeeping=make_housekeeping(settings, client, metrics),
             reset=reset,
         )
         log.info("streaming", group=settings.consumer.group_id, namespace=settings.redis.namespace)
         service.run(stop)
         log.info("stopped")
+
+
+def make_housekeeping(
+    settings: StreamerSettings,
+    client: Client,
+    metrics: StreamerMetrics,
+    clock: Callable[[], float] = time.monotonic,
+) -> Housekeeping:
+    """What keeps the namespace of some settings within its limits."""
+    keys, config = Keys(settings.redis.namespace), settings.retention
+    retention = Retention(client, keys, settings.data, config)
+    pending = PendingLabels(client, keys)
+    return Housekeeping(retention, pending, metrics, interval_s=config.interval_s, clock=clock)
 
 
 def have_topics(settings: StreamerSettings) -> None:

@@ -138,6 +138,22 @@ class WindowsConfig(Section):
     tail: Literal["drop", "align_end"] = "drop"
 
 
+class RetentionConfig(Section):
+    """What of the casts that are over stays in Redis. Held casts (data sets, replay) stay, and count on top."""
+
+    max_age_s: float | None = Field(None, gt=0, description="by log time of the first record; null: for good")
+    max_casts: int | None = Field(None, ge=1, description="null: as many as come")
+    max_bytes: int | None = Field(None, ge=1_000_000, description="of rows and index; null: as many as come")
+    # Smaller than the topics are kept: a replayed reading makes a new cast of an old one. Larger: 1 kB a cast.
+    stubs_s: float = Field(
+        30 * 86_400.0, gt=0, description="how long span and labels of an evicted cast stay"
+    )
+    # Smaller: verdicts that run ahead of their readings are lost. Larger: those of misspelt casts stay longer.
+    pending_labels_s: float = Field(7 * 86_400.0, gt=0, description="how long a label waits for its cast")
+    # Smaller: more questions to Redis. Larger: limits are passed by what comes meanwhile.
+    interval_s: float = Field(10.0, gt=0, le=3_600, description="how often a member looks")
+
+
 class HttpConfig(Section):
     """Where /metrics, /livez and /readyz answer."""
 
@@ -180,6 +196,7 @@ class StreamerSettings(Settings):
     data: DataConfig
     event_time: EventTimeConfig = EventTimeConfig()
     windows: WindowsConfig = WindowsConfig()
+    retention: RetentionConfig = RetentionConfig()
     consumer: ConsumerConfig = ConsumerConfig()
     breaker: BreakerConfig = BreakerConfig()
     http: HttpConfig = HttpConfig()

@@ -42,6 +42,17 @@ class StreamerMetrics:
         self.stopped = gauge(
             "stopped", "1 for a partition that the breaker has stopped.", "topic", "partition"
         )
+        self.casts_evicted = counter("casts_evicted", "Casts whose rows retention took.")
+        self.stubs_dropped = counter("stubs_dropped", "Stubs of evicted casts whose time is over.")
+        self.labels_expired = counter("labels_expired", "Labels given up, since their cast did not come.")
+        self.stored_casts = gauge("stored_casts", "Casts of the namespace with rows.")
+        self.stored_bytes = gauge(
+            "stored_bytes", "Bytes of casts that nobody holds, if retention.max_bytes is set."
+        )
+        self.held_casts = gauge("held_casts", "Casts that data sets hold.")
+        self.stubs = gauge("stubs", "Casts of the namespace without rows.")
+        self.pending_labels = gauge("pending_labels", "Casts with labels and no reading.")
+        self.unlabelled_windows = gauge("unlabelled_windows", "Sealed windows that no label decides.", "spec")
         self.ready = gauge("ready", "1 while records are taken.")
         self.batch_seconds = Histogram(
             f"{prefix}_batch_seconds",

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from streamer.assignment import Assignment, last_record
-from streamer.codec import Codec
+from streamer.codec import Codec, log_time
 from streamer.config import StreamerSettings
 from streamer.dead_letters import DeadLetters
 from streamer.errors import (
@@ -37,6 +37,7 @@ from streamer.errors import (
     StoreUnavailableError,
     TrippedError,
 )
+from streamer.housekeeping import Housekeeping
 from streamer.http import Health
 from streamer.kafka import GroupConsumer
 from streamer.metrics import StreamerMetrics
@@ -65,11 +66,13 @@ class BatchResult:
 
     Attributes:
         dead_letters: Records of the labels topics that were refused, by partition.
+        label_times: Log time of a label by its cast.
     """
 
     records: Counter[str] = field(default_factory=Counter)
     num_sealed: int = 0
     dead_letters: Counter[Partition] = field(default_factory=Counter)
+    label_times: dict[str, int] = field(default_factory=dict)
 
 
 class StreamerService:
@@ -78,6 +81,7 @@ class StreamerService:
     Args:
         codecs: Of each readings topic; absent: as the sources are configured.
         stops: None: no partition is ever stopped, whatever its records are.
+        housekeeping: Of the namespace; absent: nothing is evicted, and no label is listed as waiting.
         reset: Read the topics from their beginning although the group has committed offsets.
         clock: Monotonic seconds.
     """
@@ -95,6 +99,7 @@ class StreamerService:
         health: Health,
         stops: StopStore | None = None,
         codecs: Mapping[str, Codec] | None = None,
+        housekeeping: Housekeeping | None = None,
         reset: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -106,6 +111,7 @@ class StreamerService:
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._health = health
+        self._housekeeping = housekeeping
         self._clock = clock
         self._stopping = Stopping(settings, stops, metrics)
         self._assignment = Assignment(
@@ -155,6 +161,8 @@ class StreamerService:
         self._dead_letters.flush()  # 3
         self._write_readings(result)  # 4
         self._write_labels(labels)
+        if self._housekeeping:
+            self._housekeeping.labelled(result.label_times)
         self._move_positions(batches, result)
         self._commit(batches)  # 5
         self._assignment.stop_tripped()
@@ -164,7 +172,17 @@ class StreamerService:
 
     def _follow_rebalance(self) -> None:
         self._assignment.follow_rebalance()
+        if self._housekeeping:  # before a full Redis is asked whether it takes writes again
+            self._housekeeping.sweep_if_due(self._log_times)
         self._assignment.load_due()
+
+    def _log_times(self) -> dict[Partition, int | None]:
+        """The partitions of this member, and the log time of those that are loaded and have one."""
+        readings = self._assignment.readings
+        return {
+            each: readings[each].clock.now() if each in readings else None
+            for each in self._consumer.assignment()
+        }
 
     def _check_redis(self) -> None:
         """Asks a quiet Redis whether it is there, still the one that was loaded from, and who may go on."""
@@ -236,7 +254,10 @@ class StreamerService:
                 refused = []
                 for index, offset in enumerate(batch.offset_M.tolist()):
                     try:
-                        labels.append((source, offset, self._label_codec.decode_label(batch.record(index))))
+                        record = batch.record(index)
+                        label = self._label_codec.decode_label(record)
+                        labels.append((source, offset, label))
+                        result.label_times[label.cast_id] = log_time(record)
                     except RecordError as exc:
                         refused.append((index, exc))
                         result.dead_letters[source] += offset >= self._positions.known(source)
@@ -254,6 +275,8 @@ class StreamerService:
             self._casts.announce(source, partition.first_seen)
             self._casts.enrol(partition.first_seen)
             self._casts.save(source, partition.touched.values())
+            if self._housekeeping:
+                self._housekeeping.seen(partition.first_seen)
             due = [state for state in partition.touched.values() if self._has_new_window(state)]
             indexed = self._index.update([state.cast_id for state in due])
             for state in due:

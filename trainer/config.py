@@ -19,6 +19,10 @@ class DatasetConfig(Section):
     windows: str = Field("default", description="name of the window spec")
     # Smaller: old casts are forgotten sooner. Larger: memory and time a cycle.
     max_windows: int = Field(50_000, ge=10, description="the newest ones are taken")
+    # Smaller: an older data set cannot be read again sooner. Larger: Redis keeps casts that retention would take.
+    num_kept: int = Field(
+        3, ge=0, le=1_000, description="data sets held besides the champion's and the current one"
+    )
     train_share: float = Field(0.6, gt=0, lt=1)
     validation_share: float = Field(0.2, gt=0, lt=1)
 

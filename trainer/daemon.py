@@ -13,7 +13,7 @@ from streamer.process import StopRequest
 from streamer.store.reading import WindowReader
 from trainer.config import TrainerSettings
 from trainer.cycle import CycleResult, CycleRunner, CycleStoppedError
-from trainer.data.dataset import Dataset, Selection, freeze, keep, load
+from trainer.data.dataset import Dataset, Selection, freeze, keep, let_go, load
 from trainer.errors import (
     CheckpointError,
     DatasetChangedError,
@@ -171,9 +171,15 @@ class TrainerDaemon:
                 log.info("going on", cycle=current.number)
                 return current, dataset
         config = self._settings.dataset
-        dataset = freeze(reader, config.max_windows, self._check)
-        keep(reader, dataset.manifest)
-        return self._journal.begin(trigger, dataset.manifest, config, self._now()), dataset
+        owner = self._registry.model_name
+        dataset = freeze(reader, config.max_windows, self._check, owner=owner)
+        keep(reader, dataset.manifest, owner=owner)
+        cycle = self._journal.begin(trigger, dataset.manifest, config, self._now())
+        champion = self._registry.champion()
+        needed = {dataset.manifest.id, *([champion.manifest.dataset.id] if champion else [])}
+        if old := let_go(reader, needed, config.num_kept, owner=owner):
+            log.info("data sets let go", ids=old)
+        return cycle, dataset
 
     def _check(self, selection: Selection) -> None:
         try:

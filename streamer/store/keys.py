@@ -10,6 +10,7 @@ evicting                      sorted set   "cast source" on its way out, by the 
 stubs                         sorted set   "cast source" without rows, by the same       retention.stubs_s
 labels:pending                sorted set   casts with labels only, by log time of label  until seen or given up
 clock                         hash         <topic>/<partition> -> log time               for good
+totals                        set          partitions that have totals                   for good
 totals:<topic>/<partition>    hash         counts of casts that are gone, markers        for good
 cast:{id}                     hash         timeline, labels, counts, `applied`           until its stub goes
 cast:{id}:rows:<block>        string       float32 rows of one block, NaN = no value     with its cast
@@ -74,6 +75,10 @@ class Keys:
     @property
     def clock(self) -> str:
         return f"{self.namespace}:clock"
+
+    @property
+    def totals_partitions(self) -> str:
+        return f"{self.namespace}:totals"
 
     def totals(self, partition: Partition) -> str:
         return f"{self.namespace}:totals:{partition}"

@@ -36,8 +36,10 @@ def claim_namespace(client: Client, keys: Keys, data: DataConfig) -> None:
     """
     ours = data.model_dump_json()
     with map_redis_errors("claiming the namespace"):
-        client.hsetnx(keys.meta, "data", ours)
         theirs = _text(client.hget(keys.meta, "data"))
+        if theirs is None:  # a full Redis takes no write, not even one that changes nothing
+            client.hsetnx(keys.meta, "data", ours)
+            theirs = _text(client.hget(keys.meta, "data"))
     if theirs == ours:
         return
     held = DataConfig.model_validate_json(theirs or "{}")
@@ -80,15 +82,18 @@ def claim_spec(client: Client, keys: Keys, spec: WindowsConfig) -> None:
     """
     ours = spec.model_dump_json()
     with map_redis_errors("claiming the window spec"):
-        client.set(keys.spec(spec.name), ours, nx=True)
         theirs = _text(client.get(keys.spec(spec.name)))
+        if theirs is None:
+            client.set(keys.spec(spec.name), ours, nx=True)
+            theirs = _text(client.get(keys.spec(spec.name)))
     if theirs != ours:
         raise RefusedError(
             f"windows.name {spec.name} stands for {theirs} in namespace {keys.namespace}, "
             f"the configuration says {ours}; give the new spec a name of its own"
         )
     with map_redis_errors("registering the window spec"):
-        client.sadd(keys.specs, spec.name)
+        if not client.sismember(keys.specs, spec.name):
+            client.sadd(keys.specs, spec.name)
 
 
 def drop_spec(client: Client, keys: Keys, name: str) -> bool:

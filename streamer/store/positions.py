@@ -90,7 +90,7 @@ class PositionStore:
         """All positions of the namespace."""
         positions = {}
         with map_redis_errors("listing positions"):
-            for key in self._client.scan_iter(self._keys.positions):
+            for key in self._client.scan_iter(self._keys.positions, count=1_000):
                 topic, _, number = text(key).rsplit(":", 1)[-1].rpartition("/")
                 partition = Partition(topic, int(number))
                 if position := self._read(partition):

@@ -10,6 +10,7 @@ from streamer.config import DataConfig, WindowsConfig
 from streamer.schema import Label
 from streamer.store.casts import decode_labels
 from streamer.store.connection import Client, map_redis_errors, text
+from streamer.store.holds import CastHolds
 from streamer.store.keys import Keys
 from streamer.store.rows import FloatArray, RowStore
 from streamer.timeline import Grid
@@ -33,6 +34,9 @@ class CastFacts:
 class WindowReader:
     """Reads one window spec of a namespace; it never writes to what the streamer owns.
 
+    Attributes:
+        holds: Keeps retention off the casts that a data set needs.
+
     Raises:
         StoreUnavailableError: From every method, when Redis does not answer.
     """
@@ -45,6 +49,7 @@ class WindowReader:
         self._keys = keys
         self._grid = Grid(data.period_ms, data.grid_phase_ms)
         self._rows = RowStore(client, keys, data)
+        self.holds = CastHolds(client, keys)
 
     def last_arrival(self) -> int:
         """Number of the newest label decision; it grows with each."""
@@ -110,6 +115,11 @@ class WindowReader:
         """Keeps a frozen manifest; the same id always means the same manifest."""
         with map_redis_errors("saving a manifest"):
             self._client.set(self._keys.dataset(dataset_id), manifest, nx=True)
+
+    def drop_manifest(self, dataset_id: str) -> None:
+        """Deletes a frozen manifest."""
+        with map_redis_errors("dropping a manifest"):
+            self._client.delete(self._keys.dataset(dataset_id))
 
     def _facts(self, cast_id: str, group: bytes | None, labels: Sequence[Label]) -> CastFacts:
         # The end of the cast names the group first; else its newest label that does.

@@ -96,16 +96,26 @@ redis.call('HSET', KEYS[1], ARGV[3], cjson.encode(after))
 return 1
 """
 
-# Takes back what a marker says was added.  KEYS: totals.  ARGV: marker.
+# Takes back what a marker says was added.  KEYS: totals.  ARGV: field of the owner, token of the owner, marker.
+# Returns 1, or 0 when another member has taken over.
 UNFOLD = """
-local added = cjson.decode(redis.call('HGET', KEYS[1], ARGV[1]) or '{}')
-redis.call('HDEL', KEYS[1], ARGV[1])
-for field, count in pairs(added) do redis.call('HINCRBY', KEYS[1], field, string.format('%.0f', -count)) end
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+local added = cjson.decode(redis.call('HGET', KEYS[1], ARGV[3]) or '{}')
+redis.call('HDEL', KEYS[1], ARGV[3])
+for field, count in pairs(added) do
+  if count > 0 then redis.call('HINCRBY', KEYS[1], field, string.format('%.0f', -count)) end
+end
+return 1
+"""
+
+# Notes in a cast which pass wants to delete it, so that an older pass no longer can.  KEYS: cast.  ARGV: token.
+TAKE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'going', ARGV[1]) end
 return 1
 """
 
 # Deletes the hash of a cast whose counts stand in the totals.
-# KEYS: cast.  ARGV: number of its fields, (field, value)... as they were when they were added.
+# KEYS: cast.  ARGV: number of its fields, (field, value)... as they were when its counts were read.
 # Returns 1, or 0 when it has moved since.
 DROP = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 1 end

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from streamer.store.connection import Client, map_redis_errors, text
+from streamer.store.counts import read_counts
 from streamer.store.keys import Keys
+from streamer.store.totals import partition_of
 
 OUTCOMES = ("placed", "duplicate", "superseded", "late", "gap")
-_BATCH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +19,17 @@ class Summary:
     """What a namespace holds.
 
     Attributes:
-        casts: Casts with at least one reading or end event.
+        casts: Casts with at least one reading or end event, as long as their stubs stay.
+        evicted_casts: Those among them whose rows retention took.
+        pending_labels: Casts with labels and no reading.
         steps: Rows of readings by outcome; their sum is what applied records carried.
         sealed_windows: Windows that are final.
         defective_windows, good_windows: Windows that labels decide.
     """
 
     casts: int
+    evicted_casts: int
+    pending_labels: int
     steps: dict[str, int]
     sealed_windows: int
     defective_windows: int
@@ -38,6 +45,11 @@ class Summary:
         """Windows that can be trained on."""
         return self.defective_windows + self.good_windows
 
+    @property
+    def unlabelled_windows(self) -> int:
+        """Windows that no label decides."""
+        return self.sealed_windows - self.labelled_windows
+
 
 def summarise(client: Client, keys: Keys, spec: str) -> Summary:
     """Counts a namespace.
@@ -45,18 +57,19 @@ def summarise(client: Client, keys: Keys, spec: str) -> Summary:
     Raises:
         StoreUnavailableError: Redis does not answer.
     """
+    steps = dict.fromkeys(OUTCOMES, 0)
+    with map_redis_errors("listing totals"):
+        members: Collection[Any] = client.smembers(keys.totals_partitions)
+    counts, _ = read_counts(client, keys, {partition_of(text(member)) for member in members})
+    for terms in counts.values():
+        for outcome in OUTCOMES:
+            steps[outcome] += terms[f"steps:{outcome}"]
     with map_redis_errors("counting"):
-        cast_ids = [text(member) for member in client.zrange(keys.casts, 0, -1) if isinstance(member, bytes)]
-        steps = dict.fromkeys(OUTCOMES, 0)
-        for begin in range(0, len(cast_ids), _BATCH):
-            pipe = client.pipeline(transaction=False)
-            for cast_id in cast_ids[begin : begin + _BATCH]:
-                pipe.hmget(keys.cast(cast_id), [f"steps:{outcome}" for outcome in OUTCOMES])
-            for values in pipe.execute():
-                for outcome, value in zip(OUTCOMES, values, strict=True):
-                    steps[outcome] += int(value or 0)
+        num_casts, num_stubs = int(client.zcard(keys.casts)), int(client.zcard(keys.stubs))
         return Summary(
-            casts=len(cast_ids),
+            casts=num_casts,
+            evicted_casts=num_stubs,
+            pending_labels=int(client.zcard(keys.pending_labels)),
             steps=steps,
             sealed_windows=int(client.zcard(keys.windows(spec))),
             defective_windows=int(client.zcard(keys.defective(spec))),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from streamer.app import have_topics
+from streamer.app import have_topics, make_housekeeping
 from streamer.config import (
     ConsumerConfig,
     DataConfig,
@@ -201,9 +201,13 @@ class Member:
             stops=StopStore(self.client, self.keys),
             metrics=self.metrics,
             health=self.health,
+            housekeeping=make_housekeeping(settings, self.client, self.metrics, self._now),
             reset=reset,
-            clock=lambda: time.monotonic() + self.skew_s,
+            clock=self._now,
         )
+
+    def _now(self) -> float:
+        return time.monotonic() + self.skew_s
 
     def run_until(self, condition: Callable[[], bool]) -> None:
         """Turns the loop as the service does, outages included, until the condition holds."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from streamer.store.reading import CastFacts, WindowReader
 from streamer.store.rows import FloatArray
 from streamer.windows import Address, valid_steps
 from trainer.errors import DatasetChangedError, NotEnoughDataError
+
+OWNER = "trainer"
+_NEXT = "next"  # what is being frozen; an id is a digest, so no data set is called so
 
 
 class DatasetManifest(BaseModel):
@@ -92,28 +95,47 @@ class Dataset(LabelledWindows):
 
 
 def freeze(
-    reader: WindowReader, max_windows: int, check: Callable[[Selection], object] | None = None
+    reader: WindowReader,
+    max_windows: int,
+    check: Callable[[Selection], object] | None = None,
+    *,
+    owner: str = OWNER,
 ) -> Dataset:
     """Freezes the newest labelled windows of a namespace; `keep` the manifest if it is trained on.
 
+    Its casts are held from before their rows are read until `keep`, or the next call.
+
     Args:
         check: Asked before any row is read; what it raises ends the call.
+        owner: Whose data set it is, such as the name of the model.
 
     Raises:
         NotEnoughDataError: No window is labelled yet.
         StoreUnavailableError: Redis does not answer.
     """
-    selection = _select(reader, max_windows)
-    if check:
-        check(selection)
+    selection = _select_and_hold(reader, max_windows, check, f"{owner}/{_NEXT}")
     x_NTF, mask_NT = load_windows(reader, [Address(*window[:3]) for window in selection.windows])
     return _dataset(_manifest(reader, selection, x_NTF), x_NTF, mask_NT)
 
 
-def _select(reader: WindowReader, max_windows: int) -> Selection:
+def _select_and_hold(
+    reader: WindowReader, max_windows: int, check: Callable[[Selection], object] | None, holder: str
+) -> Selection:
+    gone: frozenset[str] = frozenset()
+    while True:
+        selection = _select(reader, max_windows, gone)
+        if check:
+            check(selection)
+        leaving = reader.holds.hold(holder, selection.facts)
+        if not leaving:
+            return selection
+        gone |= leaving  # retention was there first: their rows may vanish while they are read
+
+
+def _select(reader: WindowReader, max_windows: int, gone: frozenset[str] = frozenset()) -> Selection:
     # Read first: a label that comes in between is then counted as news for the next cycle.
     arrival = reader.last_arrival()
-    labelled = reader.labelled()
+    labelled = [window for window in reader.labelled() if window[0].cast_id not in gone]
     if not labelled:
         raise NotEnoughDataError("no window is labelled yet; wait for labels on sealed windows")
     newest = sorted(labelled, key=lambda window: (window[0].end, window[0]))[-max_windows:]
@@ -123,13 +145,40 @@ def _select(reader: WindowReader, max_windows: int) -> Selection:
     return Selection(*_columns(windows, groups), arrival=arrival, windows=windows, facts=facts)
 
 
-def keep(reader: WindowReader, manifest: DatasetManifest) -> None:
-    """Keeps a manifest in Redis, under its id, for good.
+def keep(reader: WindowReader, manifest: DatasetManifest, *, owner: str = OWNER) -> None:
+    """Keeps a manifest in Redis under its id, and holds its casts there, until `let_go`.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis does not answer; call again.
     """
+    reader.holds.hold(f"{owner}/{manifest.id}", manifest.casts)
     reader.save_manifest(manifest.id, manifest.model_dump_json().encode())
+    reader.holds.release(f"{owner}/{_NEXT}")
+
+
+def let_go(
+    reader: WindowReader, keep_ids: Collection[str], num_kept: int, *, owner: str = OWNER
+) -> list[str]:
+    """Lets go of the older data sets of an owner: retention may take their casts, and their manifests go.
+
+    Args:
+        keep_ids: Data sets that stay, whatever their age.
+        num_kept: How many of the newest others stay.
+
+    Returns:
+        Ids of the data sets that were let go.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer; call again.
+    """
+    ids = [name.removeprefix(f"{owner}/") for name in reader.holds.holders() if name.startswith(f"{owner}/")]
+    others = [dataset_id for dataset_id in ids if dataset_id not in {_NEXT, *keep_ids}]
+    old = others[: max(0, len(others) - num_kept)]
+    for dataset_id in old:
+        reader.holds.release(f"{owner}/{dataset_id}")
+        if not any(name.endswith(f"/{dataset_id}") for name in reader.holds.holders()):
+            reader.drop_manifest(dataset_id)
+    return old
 
 
 def load(reader: WindowReader, manifest: DatasetManifest) -> Dataset:

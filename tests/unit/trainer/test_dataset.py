@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from plants import DATA, SPEC, Cast, FloatArray, Plant, casts
+from plants import DATA, READINGS, SPEC, Cast, FloatArray, Plant, casts
 
-from streamer.config import RedisConfig, WindowsConfig
+from streamer.config import RedisConfig, RetentionConfig, WindowsConfig
 from streamer.schema import Label
 from streamer.store.reading import WindowReader
+from streamer.store.retention import Retention
 from streamer.windows import Address
-from trainer.data.dataset import Dataset, DatasetManifest, freeze, keep, load
+from trainer.data.dataset import Dataset, DatasetManifest, freeze, keep, let_go, load
 from trainer.errors import DatasetChangedError, NotEnoughDataError
 
 
@@ -230,3 +231,53 @@ def test_a_manifest_stays_in_redis_once_it_is_kept(plant: Plant) -> None:
     keep(plant.reader(), manifest.model_copy(update={"arrival": 99}))
     kept = plant.client.get(plant.keys.dataset(manifest.id))
     assert DatasetManifest.model_validate_json(kept) == manifest
+
+
+def retention(plant: Plant, **limits: float) -> Retention:
+    return Retention(plant.client, plant.keys, plant.data, RetentionConfig.model_validate(limits))
+
+
+def test_retention_leaves_a_data_set_alone_until_it_is_let_go(plant: Plant) -> None:
+    plant.write(casts(range(6)))
+    frozen = freeze(plant.reader(), 6, owner="model")
+    keeper = retention(plant, max_age_s=1)
+    assert keeper.sweep({READINGS: 2_000_000_000}).num_evicted == 3  # of those that are not in it
+    keep(plant.reader(), frozen.manifest, owner="model")
+    assert keeper.sweep({READINGS: 2_000_000_000}).num_evicted == 0
+    assert same(load(plant.reader(), frozen.manifest), frozen)
+    assert let_go(plant.reader(), {frozen.manifest.id}, 0, owner="model") == []
+    assert let_go(plant.reader(), (), 1, owner="model") == []
+    assert let_go(plant.reader(), (), 0, owner="another") == []
+    assert let_go(plant.reader(), (), 0, owner="model") == [frozen.manifest.id]
+    assert plant.client.get(plant.keys.dataset(frozen.manifest.id)) is None
+    assert keeper.sweep({READINGS: 2_000_000_000}).num_evicted == 3
+    with pytest.raises(DatasetChangedError, match="were they evicted"):
+        load(plant.reader(), frozen.manifest)
+
+
+def test_the_newest_data_sets_and_those_of_other_owners_are_kept(plant: Plant) -> None:
+    plant.write(casts(range(6)))
+    ids = []
+    for size in (2, 4, 6, 8):
+        manifest = freeze(plant.reader(), size, owner="model").manifest
+        keep(plant.reader(), manifest, owner="model")
+        ids.append(manifest.id)
+    keep(plant.reader(), freeze(plant.reader(), 2, owner="other").manifest, owner="other")
+    assert let_go(plant.reader(), {ids[1]}, 2, owner="model") == [ids[0]]
+    assert plant.client.get(plant.keys.dataset(ids[0])) is not None  # the other one has the same
+    assert list(plant.reader().holds.holders()) == [*(f"model/{each}" for each in ids[1:]), f"other/{ids[0]}"]
+
+
+def test_a_cast_that_goes_while_it_is_frozen_is_left_out(plant: Plant) -> None:
+    plant.write(casts(range(6)))
+
+    class Racing(WindowReader):
+        def labelled(self) -> list[tuple[Address, bool]]:
+            listed = super().labelled()
+            retention(plant, max_casts=4).sweep({READINGS: 1})
+            return listed
+
+    frozen = freeze(Racing(plant.client, plant.keys, DATA, SPEC), 100)
+    assert set(frozen.casts) == {"C00002", "C00003", "C00004", "C00005"}
+    assert frozen.mask_NT.all()
+    assert same(load(plant.reader(), frozen.manifest), frozen)
