@@ -77,6 +77,11 @@ def windows(client: Client, settings: StreamerSettings) -> dict[str, tuple[bytes
     }
 
 
+def in_small_polls(settings: StreamerSettings, num_records: int) -> StreamerSettings:
+    consumer = settings.consumer.model_copy(update={"max_poll_records": num_records})
+    return settings.model_copy(update={"consumer": consumer})
+
+
 def backfill(settings: StreamerSettings, stretch: Stretch = ALL, **options: Any) -> BackfillResult:
     return run_backfill(settings, stretch, StopRequest(), **options)
 
@@ -105,7 +110,7 @@ def test_a_stretch_has_the_casts_that_began_in_it_whole_and_no_others(
     # casts begin at  0    10    20    30
     # stretch              |-----------|
     part = into(live, "part")
-    result = backfill(part, Stretch(ms(9), ms(29)))
+    result = backfill(in_small_polls(part, 7), Stretch(ms(9), ms(29)))
     everything = windows(client, live)
     inside = {address: what for address, what in everything.items() if address.startswith(("S1/", "S2/"))}
     assert windows(client, part) == inside
@@ -113,14 +118,20 @@ def test_a_stretch_has_the_casts_that_began_in_it_whole_and_no_others(
     assert any(verdict is not None for _, verdict in inside.values())
     assert (result.num_casts, result.num_open_casts) == (2, 0)
     assert sorted(client.zrange(Keys(part.redis.namespace).casts, 0, -1)) == [b"S1", b"S2"]
+    held = {key.decode() for key in client.scan_iter(f"{part.redis.namespace}:cast:*", count=1000)}
+    assert {key for key in held if ":rows:" not in key} == {
+        Keys(part.redis.namespace).cast(cast_id) for cast_id in ("S1", "S2")
+    }
+    assert result.dead_letters["bad_json"] == 1
     # The other side of a border has the rest.
-    backfill(into(live, "left"), Stretch(0, ms(9)))
+    left = backfill(into(live, "left"), Stretch(0, ms(9)))
     assert {each[:2] for each in windows(client, into(live, "left"))} == {"S0"}
+    assert "bad_json" not in left.dead_letters
 
 
 def test_a_backfill_broken_off_goes_on_and_ends_the_same(live: StreamerSettings, client: Client) -> None:
     again = into(live, "again")
-    small = again.model_copy(update={"consumer": again.consumer.model_copy(update={"max_poll_records": 7})})
+    small = in_small_polls(again, 7)
 
     class After(StopRequest):
         def __init__(self, turns: int) -> None:
@@ -143,21 +154,23 @@ def test_an_outage_in_the_middle_changes_nothing(
     live: StreamerSettings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = into(live, "again")
-    poll, polls = LogConsumer.poll, []
+    poll, failed = LogConsumer.poll, []
 
     def failing(self: LogConsumer) -> Any:
-        polls.append(1)
+        """Fails once a topic, with the last records of it in hand."""
         batches = poll(self)
-        if batches and len(polls) % 3 == 0:
+        if batches and self not in failed and self.at_end():
+            failed.append(self)
             raise BrokerUnavailableError("gone")
         return batches
 
-    small = again.model_copy(update={"consumer": again.consumer.model_copy(update={"max_poll_records": 40})})
+    small = in_small_polls(again, 40)
     # The first pass has no loop that waits for servers: it fails, and the command is started again.
     monkeypatch.setattr("streamer.backfill.casts_of", lambda *_: frozenset({"S0", "S1", "S2", "S3"}))
     monkeypatch.setattr(LogConsumer, "poll", failing)
     run_backfill(small, ALL, StopRequest())
     monkeypatch.undo()
+    assert len(failed) == 2
     kept = {each: what for each, what in windows(client, live).items() if each.startswith("S")}
     assert windows(client, again) == kept
 
@@ -193,6 +206,26 @@ def test_a_namespace_that_holds_something_else_is_refused(live: StreamerSettings
     with pytest.raises(RefusedError, match=r"holds the backfill of 0\.\."):
         backfill(again, Stretch(0, ms(10)))
     backfill(again, Stretch(0, ms(9)))
+
+
+def test_the_log_is_read_without_a_group_and_nobody_waits_at_its_end(live: StreamerSettings) -> None:
+    topic = live.topics.readings
+    consumer = LogConsumer(live.kafka, live.consumer, (topic,))
+    for partition in consumer.partitions:
+        assert consumer.committed(partition) is None
+        consumer.seek(partition, consumer.beginning_offset(partition))
+        consumer.resume(partition)
+    assert not consumer.at_end()
+    while not consumer.at_end():
+        consumer.poll()
+    ends = end_offsets(live.kafka, (topic,))
+    assert consumer.num_records == sum(ends.values())
+    assert {consumer.highwater(partition) for partition in ends} == {None}
+    consumer.tells_ends = True
+    assert {partition: consumer.highwater(partition) for partition in ends} == ends
+    consumer.close()
+    with pytest.raises(BrokerUnavailableError, match="Kafka has no topic nowhere"):
+        LogConsumer(live.kafka, live.consumer, (topic, "nowhere"))
 
 
 # Commands

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from label_rule import decide, step_verdicts
 
 from streamer.assignment import last_record
 from streamer.codec import Codec
@@ -26,6 +27,7 @@ from streamer.store.namespace import claim_spec
 from streamer.store.positions import PositionStore
 from streamer.store.reading import WindowReader
 from streamer.timeline import Grid, Lateness, LogClock
+from streamer.windows import Address, Verdict, valid_steps
 
 T0 = 1_763_796_000_000
 READINGS, LABELS = Partition("readings", 0), Partition("labels", 0)
@@ -190,13 +192,32 @@ def run(client: Client, namespace: str, story: Story, seed: int) -> Member:
     return member
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+def verdicts(client: Client, member: Member, spec: WindowsConfig) -> dict[Address, bool]:
+    return dict(WindowReader(client, member.keys, DATA, spec).labelled())
+
+
+def expected(client: Client, member: Member, spec: WindowsConfig, labels: list[Label]) -> dict[Address, bool]:
+    """What the rule says of the rows that were sealed."""
+    view, found = WindowReader(client, member.keys, DATA, spec), {}
+    sealed = view.sealed()
+    for window, x_TF in zip(sealed, view.rows(sealed), strict=True):
+        ours = [label for label in labels if label.cast_id == window.cast_id]
+        verdict_T = step_verdicts(ours, GRID, window.start, window.length)
+        verdict = decide(valid_steps(x_TF), verdict_T, spec.min_valid_ratio)
+        if verdict is not Verdict.UNLABELLED:
+            found[window] = bool(verdict)
+    return found
+
+
+@settings(max_examples=35, suppress_health_check=list(HealthCheck), deadline=None)
 @given(story=stories(), seeds=st.lists(st.integers(0, 10**6), min_size=2, max_size=2, unique=True))
 def test_any_interleaving_gives_the_same_content(
     client: Client, unique: str, story: Story, seeds: list[int]
 ) -> None:
     one, other = (run(client, f"t{unique}.{k}", story, seed) for k, seed in enumerate(seeds))
     assert one.hashes() == other.hashes()
+    for spec in (SLIDING, WHOLE):
+        assert verdicts(client, one, spec) == expected(client, one, spec, story.labels)
     sealed = WindowReader(client, one.keys, DATA, WHOLE).sealed()
     has_value = [
         cast_id
@@ -221,6 +242,11 @@ def test_the_hash_tells_rows_verdicts_and_revisions_apart(client: Client, unique
     ]
     seen = {run(client, f"t{unique}.{k}", story, seed=1).hashes() for k, story in enumerate(others)}
     assert len(seen) == len(others)
+    # The same labels, and another verdict: an index that is wrong.
+    wrong = run(client, f"t{unique}.w", base, seed=1)
+    for spec in (SLIDING, WHOLE):
+        client.rename(wrong.keys.good(spec.name), wrong.keys.defective(spec.name))
+    assert not seen & {wrong.hashes()}
     # What says nothing changes nothing: a label that never wins.
     never = Story({"C0": rows}, [good, Label("C0", True, 0)])
     assert run(client, f"t{unique}.n", never, seed=1).hashes() in seen
