@@ -80,7 +80,12 @@ def run_streamer(settings: StreamerSettings, stop: StopRequest, *, reset: bool =
             housekeeping=make_housekeeping(settings, client, metrics),
             reset=reset,
         )
-        log.info("streaming", group=settings.consumer.group_id, namespace=settings.redis.namespace)
+        log.info(
+            "streaming",
+            group=settings.consumer.group_id,
+            namespace=settings.redis.namespace,
+            read_path=consumer.path,
+        )
         service.run(stop)
         log.info("stopped")
 

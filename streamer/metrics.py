@@ -27,6 +27,9 @@ class StreamerMetrics:
             return Gauge(f"{prefix}_{name}", text, labels, registry=self.registry)
 
         self.records = counter("records", "Records by what became of them.", "kind")
+        self.producer_batches = counter(
+            "producer_batches", "Batches that the records came in, as they were sent."
+        )
         self.steps = counter("steps", "Rows of applied readings by outcome.", "outcome")
         self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", "reason")
         self.unknown_fields = counter("unknown_fields", "Fields of readings that no sensor bears.")

@@ -157,15 +157,18 @@ class OpenRows:
     def _rows_of(self, step_N: IntArray) -> IntArray:
         """Index of the row of each step; rows that are missing are made."""
         held = self.step_T
+        old = (held, self.value_TF, self.jitter_TF, self.dirty_TF)
+        if (not len(held) or step_N[0] > held[-1]) and (step_N[1:] > step_N[:-1]).all():
+            self._hold(np.concatenate((held, step_N)))  # all in order, as most are
+            self.value_TF[: len(held)], self.jitter_TF[: len(held)], self.dirty_TF[: len(held)] = old[1:]
+            return np.arange(len(held), len(self))
+        step_N_new = step_N
         if len(held):
             at_N = np.searchsorted(held, step_N)
             missing_N = held[np.minimum(at_N, len(held) - 1)] != step_N
             if not missing_N.any():
                 return at_N
             step_N_new = step_N[missing_N]
-        else:
-            step_N_new = step_N
-        old = (held, self.value_TF, self.jitter_TF, self.dirty_TF)
         self._hold(np.union1d(held, step_N_new))
         if len(held):
             at_T = np.searchsorted(self.step_T, held)
