@@ -252,6 +252,7 @@ WIDE = {"cast_id": "C1", "strand": 3, "ts": TS, "speed": 1.5, "level": 148.2}
         # As long as the others: eight bytes less for the value, eight more for the id.
         {"speed": None, "cast_id": "C234567890"},
         {"ts": 5, "cast_id": "C234567890"},
+        {"strand": 200, "cast_id": "C"},
     ],
     ids=str,
 )
@@ -273,6 +274,13 @@ def test_an_unknown_field_that_tells_a_format_elsewhere_hides_none() -> None:
         decoded = agrees("auto", [body for body in order for _ in range(20)])
         assert (len(decoded.readings.record_R), len(decoded.controls)) == (60, 20)
         agrees("auto", order * 20)
+
+
+def test_an_object_in_which_a_sensor_may_lie_is_looked_into_every_time() -> None:
+    tag = {"meta": {"ts": TS, "cast": "C1", "tag": "speed"}, "value": 1, "body": {"y": 1}}
+    wide = {**tag, "body": {"level": 3}}
+    decoded = agrees("nested", [(to_json(one), ()) for one in [tag] * 20 + [wide] * 20])
+    assert np.isnan(decoded.readings.values_NF[:, 1]).tolist() == [True] * 20 + [False] * 20
 
 
 @pytest.mark.parametrize(
