@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from plants import LABELS, READINGS, casts
 from plants import Plant as Casts
-from plants import casts
 from streamer_harness import Plant, make_settings, member, reader, story
 
-from streamer.config import KafkaConfig, RedisConfig
+from streamer.config import KafkaConfig, RedisConfig, RetentionConfig
 from streamer.embedded import EmbeddedRedis, free_port
 from streamer.errors import RefusedError
 from streamer.records import Partition
+from streamer.schema import Label
 from streamer.store.connection import connect, map_redis_errors
+from streamer.store.pending import PendingLabels
+from streamer.store.retention import Retention
 from streamer.store.summary import summarise
-from trainer.data.dataset import freeze, keep, load
+from trainer.data.dataset import freeze, keep, let_go, load
 
 
 class ClusterNode(EmbeddedRedis):
@@ -75,4 +78,19 @@ def test_the_trainer_touches_one_slot_a_step(cluster: ClusterNode) -> None:
     keep(plant.reader(), dataset.manifest)
     assert load(plant.reader(), dataset.manifest).manifest == dataset.manifest
     assert plant.reader().num_labelled_since(0) == 12
+    plant.close()
+
+
+def test_retention_touches_one_slot_a_step(cluster: ClusterNode) -> None:
+    plant = Casts(RedisConfig(url=cluster.url, namespace="retention"))
+    plant.write(casts(range(6)))
+    plant.label([Label("unseen", True, inspected_at=1)])
+    PendingLabels(plant.client, plant.keys).note({"unseen": 1})
+    for owner in ("one", "other"):
+        keep(plant.reader(), freeze(plant.reader(), 2, owner=owner).manifest, owner=owner)
+    config = RetentionConfig(max_casts=2, stubs_s=100, pending_labels_s=1)
+    keeper = Retention(plant.client, plant.keys, plant.data, config)
+    result = keeper.sweep({READINGS: 1_000_300_000, LABELS: None})
+    assert (result.num_evicted, result.num_stubs_dropped, result.num_labels_expired) == (3, 2, 1)
+    assert let_go(plant.reader(), (), 0, owner="one")
     plant.close()
