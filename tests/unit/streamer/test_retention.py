@@ -452,3 +452,42 @@ def test_a_full_redis_can_be_emptied(plant: Plant) -> None:
     finally:
         plant.client.config_set("maxmemory", 0)
     assert stored(plant) == [4, 5]
+
+
+def test_a_stub_that_counts_on_while_it_goes_stays_for_the_next_pass(plant: Plant) -> None:
+    plant.write(casts(range(1)))
+    key = plant.keys.cast("C00000")
+    plant.client.hset(key, "records:late", 1)
+    totals = TotalsStore(plant.client, plant.keys)
+    add = totals._add
+
+    def meanwhile(*args: Any) -> bool:
+        done = add(*args)
+        plant.client.hincrby(key, "records:late", 1)
+        return done
+
+    totals._add = meanwhile  # type: ignore[method-assign]  # the moment that the test is about
+    assert not totals.drop(READINGS, "C00000")
+    assert counts(plant)[READINGS]["records:late"] == 3  # a label's partition was added to as well
+    totals._add = add  # type: ignore[method-assign]
+    assert totals.drop(READINGS, "C00000")
+    assert counts(plant)[READINGS]["records:late"] == 3
+
+
+def test_a_cast_that_comes_while_its_label_is_listed_is_not_left_waiting(plant: Plant) -> None:
+    pending = PendingLabels(plant.client, plant.keys)
+    plant.label([Label("C00000", True, inspected_at=1)])
+    unseen, looks = pending._unseen, []
+
+    def comes(cast_ids: Any) -> list[str]:
+        found = unseen(cast_ids)
+        looks.append(found)
+        if len(looks) == 1:
+            plant.write([dataclasses.replace(cast, defect=None) for cast in casts([0])])
+            pending.seen(["C00000"])
+        return found
+
+    pending._unseen = comes  # type: ignore[method-assign]  # the moment that the test is about
+    pending.note({"C00000": 1_000})
+    assert looks == [["C00000"], []]
+    assert pending.count() == 0
