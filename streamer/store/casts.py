@@ -37,7 +37,7 @@ class CastState:
         applied: Next offset of the partition it was loaded for, None before its first record.
         source: The partition its readings come from.
         version: Number of writes that the cast has seen, None for a cast that Redis does not hold.
-        indexed_step: Sealed edge up to which its windows are in the index.
+        indexed_step: Sealed edge at the last update of the index, None after a load.
         counts: Terms of the ledger that are not in Redis yet.
     """
 
@@ -149,7 +149,6 @@ class CastStore:
             source=word("source"),
             applied=number(f"applied:{partition}"),
             version=number("version"),
-            indexed_step=number("indexed_step") if fields.get("indexed_step") else None,
         )
 
     def save(self, partition: Partition, states: Iterable[CastState]) -> None:
