@@ -34,6 +34,7 @@ from streamer.windows import windows_between
 # Of one sweep. Smaller: a backlog of casts takes more sweeps. Larger: a batch waits for longer.
 MAX_EVICTED = 500
 MAX_STUBS_DROPPED = 100
+MAX_SIZED = 10_000
 # Smaller: more round trips. Larger: Redis answers others later.
 _PAGE = 500
 _MAX_ARGS = 5_000
@@ -252,7 +253,10 @@ class Retention:
         return range(first // self._block_steps, (sealed - 1) // self._block_steps + 1)
 
     def _num_bytes(self, held: Collection[str]) -> int | None:
-        """Bytes of all casts that nobody holds; sizes of those that are over are learned once."""
+        """Bytes of all casts that nobody holds; sizes of those that are over are learned once.
+
+        None until a member that has just started has learned them all.
+        """
         if self._config.max_bytes is None:
             return None
         with map_redis_errors("listing casts"):
@@ -260,12 +264,12 @@ class Retention:
         stored = set(map(text, listed)) - set(held)
         self._sizes = {cast_id: size for cast_id, size in self._sizes.items() if cast_id in stored}
         total, new = sum(self._sizes.values()), [(cast_id, 0) for cast_id in stored - self._sizes.keys()]
-        for begin in range(0, len(new), _PAGE):
+        for begin in range(0, min(len(new), MAX_SIZED), _PAGE):
             for cast in self._load(new[begin : begin + _PAGE]):
                 total += self._size(cast)
                 if cast.fields["ended"] == b"1":
                     self._sizes[cast.cast_id] = self._size(cast)
-        return total
+        return total if len(new) <= MAX_SIZED else None
 
     # How it goes
 

@@ -122,6 +122,15 @@ def test_bytes_are_those_of_the_blocks_at_full_length(plant: Plant) -> None:
     assert stored(plant) == list(range(result.num_evicted, 400))
 
 
+def test_a_member_that_has_just_started_learns_the_sizes_first(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.write(casts(range(6)))
+    monkeypatch.setattr("streamer.store.retention.MAX_SIZED", 4)
+    keeper = retention(plant, max_bytes=1_000_000)
+    assert [keeper.sweep({READINGS: 1}).num_bytes is None for _ in range(3)] == [True, False, False]
+
+
 def test_a_cast_that_moves_or_that_labels_are_about_to_decide_stays(plant: Plant) -> None:
     plant.write(casts(range(3)))
     plant.client.hset(plant.keys.cast("C00000"), "ended", 0)
