@@ -6,6 +6,8 @@ only free memory; so each script that retention runs begins with a removal.
 
 from __future__ import annotations
 
+from streamer.store.scripts import ADD
+
 # Moves the log time of partitions on.  KEYS: clock.  ARGV: (partition, epoch ms)...
 # Returns all log times.
 CLOCK = """
@@ -57,15 +59,18 @@ return 1
 # Makes a stub of a cast: from here on nobody reads its rows, and no label decides a window of it.
 # KEYS: cast.  ARGV: token of this pass, fields that a stub does not need...
 # Returns 1, or 0 when another member has taken the cast over.
-EVICT = """
+EVICT = (
+    ADD
+    + """
 if redis.call('HGET', KEYS[1], 'evicting') ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[1], 'evicting')
 for at = 2, #ARGV do redis.call('HDEL', KEYS[1], ARGV[at]) end
 redis.call('HSET', KEYS[1], 'evicted', 1)
-redis.call('HINCRBY', KEYS[1], 'revision', 1)
-redis.call('HINCRBY', KEYS[1], 'version', 1)
+add(KEYS[1], 'revision', 1)
+add(KEYS[1], 'version', 1)
 return 1
 """
+)
 
 # Takes windows of a stub out of one index, and keeps every late view of the cast out of it.
 # KEYS: windows, defective, good, withdrawn, shown.  ARGV: cast id, revision that no view reaches, addresses...
@@ -81,32 +86,38 @@ return 1
 # Adds what a cast counts to the totals of a partition. The marker says what was added, so that it is added once.
 # KEYS: totals.  ARGV: field of the owner, token of the owner, marker, (field, count)...
 # Returns 1, or 0 when another member has taken over.
-FOLD = """
+FOLD = (
+    ADD
+    + """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 local before = cjson.decode(redis.call('HGET', KEYS[1], ARGV[3]) or '{}')
 local after = {}
+redis.call('HDEL', KEYS[1], ARGV[3])
 for at = 4, #ARGV, 2 do
   local field, new = ARGV[at], math.max(tonumber(ARGV[at + 1]), before[ARGV[at]] or 0)
   local more = new - (before[field] or 0)
-  if more > 0 then redis.call('HINCRBY', KEYS[1], field, string.format('%.0f', more)) end
+  if more > 0 then add(KEYS[1], field, more) end
   after[field] = new
 end
-redis.call('HDEL', KEYS[1], ARGV[3])
 redis.call('HSET', KEYS[1], ARGV[3], cjson.encode(after))
 return 1
 """
+)
 
 # Takes back what a marker says was added.  KEYS: totals.  ARGV: field of the owner, token of the owner, marker.
 # Returns 1, or 0 when another member has taken over.
-UNFOLD = """
+UNFOLD = (
+    ADD
+    + """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 local added = cjson.decode(redis.call('HGET', KEYS[1], ARGV[3]) or '{}')
 redis.call('HDEL', KEYS[1], ARGV[3])
 for field, count in pairs(added) do
-  if count > 0 then redis.call('HINCRBY', KEYS[1], field, string.format('%.0f', -count)) end
+  if count > 0 then add(KEYS[1], field, -count) end
 end
 return 1
 """
+)
 
 # Notes in a cast which pass wants to delete it, so that an older pass no longer can.  KEYS: cast.  ARGV: token.
 TAKE = """

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+# Counts are written as what they become, never as an increment: a power cut that tears the append-only file inside
+# a script leaves a transaction without its end there, which Redis drops at this start and carries out at the next
+# one, before what was repeated meanwhile. Written twice, a value is the same; an increment is not.
+ADD = """
+local function add(key, field, increment)
+  local held = tonumber(redis.call('HGET', key, field) or '0')
+  redis.call('HSET', key, field, string.format('%.0f', held + tonumber(increment)))
+end
+"""
+
 # Moves a cast on: rows, timeline, counts and `applied` together, or nothing at all.
 # KEYS: cast, row blocks...
 # ARGV: field of applied, its expected value, expected version ('' = absent), next applied ('' = unmoved),
 #       number of hash fields, (field, value)..., number of counts, (name, increment)...,
 #       floats of a block, steps of a block, then per block: number of runs, (byte offset, bytes)...
 # Returns 1, or 0 when the cast is not what the writer had loaded.
-APPLY = """
+APPLY = (
+    ADD
+    + """
 local cast = KEYS[1]
 if (redis.call('HGET', cast, ARGV[1]) or '') ~= ARGV[2] then return 0 end
 if (redis.call('HGET', cast, 'version') or '') ~= ARGV[3] then return 0 end
@@ -18,7 +30,7 @@ local fields = tonumber(ARGV[at])
 redis.call('HSET', cast, unpack(ARGV, at + 1, at + 2 * fields))
 at = at + 2 * fields + 1
 for _ = 1, tonumber(ARGV[at]) do
-  redis.call('HINCRBY', cast, ARGV[at + 1], ARGV[at + 2])
+  add(cast, ARGV[at + 1], ARGV[at + 2])
   at = at + 2
 end
 local floats, steps = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
@@ -33,20 +45,23 @@ for k = 2, #KEYS do
     at = at + 2
   end
 end
-redis.call('HINCRBY', cast, 'version', 1)
-redis.call('HINCRBY', cast, 'revision', 1)
+add(cast, 'version', 1)
+add(cast, 'revision', 1)
 return 1
 """
+)
 
 # Adds one label to a cast, seen or not.
 # KEYS: cast.  ARGV: field of applied (`applied:<topic>/<partition>`), offset, label as canonical JSON.
 # Returns 1, or 0 when the record was applied before.
-LABEL = """
+LABEL = (
+    ADD
+    + """
 local cast = KEYS[1]
 local applied = tonumber(redis.call('HGET', cast, ARGV[1]) or '0')
 if applied > tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', cast, ARGV[1], string.format('%.0f', tonumber(ARGV[2]) + 1))
-redis.call('HINCRBY', cast, 'label:' .. string.sub(ARGV[1], #'applied:' + 1), 1)
+add(cast, 'label:' .. string.sub(ARGV[1], #'applied:' + 1), 1)
 local labels = redis.call('HGET', cast, 'labels')
 if not labels then
   labels = '[' .. ARGV[3] .. ']'
@@ -56,10 +71,11 @@ else
   labels = string.sub(labels, 1, -2) .. ',' .. ARGV[3] .. ']'
 end
 redis.call('HSET', cast, 'labels', labels)
-redis.call('HINCRBY', cast, 'num_labels', 1)
-redis.call('HINCRBY', cast, 'revision', 1)
+add(cast, 'num_labels', 1)
+add(cast, 'revision', 1)
 return 1
 """
+)
 
 # Decides windows of one cast. On each step the newest inspection wins, on a tie the defect; a withdrawal leaves the
 # step unlabelled. A window is defective if one of its valid steps is, good if all of them are good. The steps are cut
@@ -204,7 +220,9 @@ return 1
 # KEYS: position.  ARGV: next offset, offset that the writer knows to be there ('' = none), number of fields,
 #       (field, value)..., (count, increment)...
 # Returns 1, or 0 when another offset is there than the writer knows.
-POSITION = """
+POSITION = (
+    ADD
+    + """
 if (redis.call('HGET', KEYS[1], 'offset') or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'offset', ARGV[1])
 local at = 4
@@ -212,9 +230,10 @@ for _ = 1, tonumber(ARGV[3]) do
   redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
   at = at + 2
 end
-for count = at, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[count], ARGV[count + 1]) end
+for count = at, #ARGV, 2 do add(KEYS[1], ARGV[count], ARGV[count + 1]) end
 return 1
 """
+)
 
 # Writes a field of a hash that does not exist yet.  KEYS: hash.  ARGV: field, value.
 # Returns what the field holds now, or '' when the hash is there without it.
