@@ -9,7 +9,6 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -145,10 +144,13 @@ class Group:
         """Whether the positions say that the log is read."""
         return self.consumed >= self.num_records
 
-    def look(self) -> None:
-        """Asks how far the log is read; a Redis that does not answer changes nothing."""
-        with suppress(StoreUnavailableError):
+    def look(self) -> bool:
+        """Asks how far the log is read; False if Redis does not answer."""
+        try:
             self.consumed = num_consumed(self.plan.settings)
+        except StoreUnavailableError:
+            return False
+        return True
 
     def _armed(self) -> bool:
         return any(slot.death is not None for slot in self._slots)

@@ -75,9 +75,11 @@ class Breaker:
             if self._due("power_cuts", kills):
                 self._kept = self.cluster.redis.sizes(), group.consumed
         elif group.consumed - self._kept[1] >= CUT_RECORDS:
+            group.look()
             before = group.consumed
             self.bytes_lost += self.cluster.redis.power_cut(self._kept[0])
-            group.look()
+            while not group.look():  # it reads its file
+                time.sleep(0.01)
             self.records_lost += before - group.consumed
             self._kept = None
 
