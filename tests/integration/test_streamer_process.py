@@ -124,7 +124,8 @@ def test_a_process_killed_in_the_middle_leaves_what_a_calm_run_leaves(
 ) -> None:
     have_topics(settings)
     plant = Plant(settings)
-    log = story(plant, num_casts=60)
+    # Behind the end of the last cast: else it ends while the test looks, by the seconds waited.
+    log = [*story(plant, num_casts=60), *plant.time_passes(800)]
     plant.feed(log)
     config = write(settings, tmp_path / "s.yaml")
     first = start("run", "-c", config)
