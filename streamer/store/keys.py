@@ -3,7 +3,7 @@
 All keys start with the namespace. Keys of one cast share the hash tag {cast_id}, keys of one window spec the hash
 tag {spec}, so a script touches one slot only and the same layout runs on Redis Cluster.
 
-meta                          hash         sensors, units, period, grid, block size      for good
+meta                          hash         layout, sensors, units, period, grid, blocks  for good
 casts                         sorted set   cast ids by log time of their first record    until its stub goes
 stored                        sorted set   casts with rows, by the same log time         until evicted
 evicting                      sorted set   "cast source" on its way out, by the same     until it is a stub

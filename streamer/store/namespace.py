@@ -8,6 +8,9 @@ from streamer.store import scripts
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys
 
+# Of the keys and what lies under them. 2: row blocks end with one byte a step, counts bear the ledger's names.
+LAYOUT = "2"
+
 
 def check_server(client: Client) -> None:
     """Refuses a Redis that would lose training data.
@@ -32,14 +35,22 @@ def claim_namespace(client: Client, keys: Keys, data: DataConfig) -> None:
     """Writes what the namespace fixes, or checks that it is what we are configured for.
 
     Raises:
-        RefusedError: The namespace was written with other sensors, units, period, grid or block size.
+        RefusedError: The namespace was written with other sensors, units, period, grid or block size, or by a
+            version that lays it out otherwise.
     """
     ours = data.model_dump_json()
     with map_redis_errors("claiming the namespace"):
-        theirs = _text(client.hget(keys.meta, "data"))
+        theirs, layout = map(_text, client.hmget(keys.meta, ["data", "layout"]))
         if theirs is None:  # a full Redis takes no write, not even one that changes nothing
+            client.hsetnx(keys.meta, "layout", LAYOUT)
             client.hsetnx(keys.meta, "data", ours)
-            theirs = _text(client.hget(keys.meta, "data"))
+            theirs, layout = map(_text, client.hmget(keys.meta, ["data", "layout"]))
+    if layout != LAYOUT:
+        raise RefusedError(
+            f"namespace {keys.namespace} has the layout {layout or '1'} of another version of the streamer, this one "
+            f"writes {LAYOUT}; use another redis.namespace, and fill it from the topics with --reset or "
+            "streamer backfill"
+        )
     if theirs == ours:
         return
     held = DataConfig.model_validate_json(theirs or "{}")

@@ -297,6 +297,12 @@ def test_a_position_that_redis_has_lost_is_not_jumped_over(store: Store) -> None
     assert position.offset == 2
 
 
+def test_a_namespace_of_an_older_version_is_refused(store: Store) -> None:
+    store.client.hset(store.keys.meta, "data", DATA.model_dump_json())
+    with pytest.raises(RefusedError, match="layout 1 of another version"):
+        claim_namespace(store.client, store.keys, DATA)
+
+
 def test_a_namespace_means_the_same_for_good(store: Store) -> None:
     assert read_namespace(store.client, store.keys) is None
     claim_namespace(store.client, store.keys, DATA)
