@@ -33,7 +33,7 @@ ENV_IGNORED = "CASTING_TEST_"
 # another service's is not.
 SECTIONS = frozenset(
     [
-        *("kafka", "topics", "redis", "data", "event_time", "windows", "consumer", "breaker"),
+        *("kafka", "topics", "redis", "retention", "data", "event_time", "windows", "consumer", "breaker"),
         *("sources", "label_source", "http", "logging"),
         *("dataset", "triggers", "gate", "registry", "model"),
         *("architecture", "training", "optimizer", "scheduler", "early_stopping", "loss", "data_processing"),

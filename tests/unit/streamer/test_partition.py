@@ -222,7 +222,7 @@ def test_the_order_of_arrival_within_the_lateness_decides_nothing(
     in_order += [(step, shift + 0.1) for step, shift in in_order[::3]]
     in_order.sort(key=lambda each: each[0] + each[1])
     # Each is held back by less than the lateness.
-    held_back = [data.draw(st.floats(0, 2.4)) for _ in in_order]
+    held_back = [data.draw(st.floats(0, 2.4, allow_subnormal=False)) for _ in in_order]
     shuffled = [
         each for _, each in sorted(zip(held_back, in_order, strict=True), key=lambda p: p[0] + sum(p[1]))
     ]
