@@ -50,15 +50,19 @@ class Plan:
         return sum(map(len, self.log.values()))
 
 
-def plant(*, seed: int, num_casts: int, num_partitions: int) -> Plan:
-    """Plants casts over the partitions; the same arguments give the same log."""
+def plant(*, seed: int, num_casts: int, num_partitions: int, stragglers: bool = True) -> Plan:
+    """Plants casts over the partitions; the same arguments give the same log.
+
+    Args:
+        stragglers: Whether readings come for casts that are over.
+    """
     dice, sender = random.Random(seed), _Sender()
     for number in range(num_casts):
         partition, turn = number % num_partitions, number // num_partitions
         begin = T0 + turn // CASTS_AT_ONCE * CAMPAIGN_MS + dice.randrange(90_000)
         cast = _Cast(f"C{number:05d}", partition, begin, dice, sender)
         cast.run(dice.randrange(15, 150))
-        cast.finish()
+        cast.finish(stragglers)
         cast.labels()
     behind = T0 + (num_casts // num_partitions // CASTS_AT_ONCE + 1) * CAMPAIGN_MS
     for partition in range(num_partitions):
@@ -271,14 +275,14 @@ class _Cast:
 
     # The end
 
-    def finish(self) -> None:
+    def finish(self, stragglers: bool) -> None:
         """Ends the cast by an event, or lets it stop; then a straggler."""
         if self._dice.random() < 0.6:
             over_at = self._end_by_event()
         else:
             self._sender.count("idle end")
             over_at = self._last_at + RULES.idle
-        if self._dice.random() < 0.4:
+        if self._dice.random() < 0.4 and stragglers:
             ts = self._ts(self._dice.randint(self._first, self._step))
             self._send(self._wide(ts, self._row()), over_at + 5000, "late", "straggler")
 

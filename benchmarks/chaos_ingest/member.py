@@ -128,7 +128,7 @@ def _watch(strike: Strike) -> None:
     def before(point: str) -> Callable[[Any], Any]:
         def make(original: Any) -> Any:
             def method(self: Any, batches: Any, *rest: Any) -> Any:
-                if batches:
+                if any(tuple(source) in strike.plan.ends for source in batches):  # readings, not labels alone
                     strike.at(point)
                 return original(self, batches, *rest)
 
