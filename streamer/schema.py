@@ -7,31 +7,9 @@ A row has F values, in the order of the namespace's sensors.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 CAST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-Row = Sequence[float]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One or more consecutive rows of one cast.
-
-    Attributes:
-        ts: Time of the first row.
-        period_ms: Time between rows (irrelevant for a single row).
-        rows: One or more rows of F values.
-        unknown_fields: Fields of the message that no sensor of the namespace bears.
-    """
-
-    cast_id: str
-    strand: int | None
-    ts: int
-    period_ms: int
-    rows: Sequence[Row]
-    unknown_fields: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +37,3 @@ class Label:
     to_ts: int | None = None
     defect_type: str | None = None
     group: str | None = None
-
-
-Message = Reading | CastEnd | Label

@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from streamer.codec import Codec
 from streamer.columns import DecodedBatch, ReadingColumns
-from streamer.records import Partition, RecordBatch
-from streamer.schema import CastEnd, Reading
+from streamer.records import Partition, Record, RecordBatch
+from streamer.schema import CastEnd
 from streamer.timeline import CastReadings, Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One or more consecutive rows of one cast, as one record says them. Times in epoch ms, NaN = nothing said."""
+
+    cast_id: str
+    strand: int | None
+    ts: int
+    period_ms: int
+    rows: Sequence[Sequence[float]]
+    unknown_fields: int = 0
+
+
+def decode_reading(codec: Codec, record: Record) -> Reading | CastEnd:
+    """One record of a readings topic by itself.
+
+    Raises:
+        RecordError: It cannot be used.
+    """
+    decoded = codec.decode(RecordBatch.of([record]))
+    if decoded.refused:
+        raise decoded.refused[0][1]
+    if decoded.controls:
+        return decoded.controls[0][1]
+    columns = decoded.readings
+    return Reading(
+        cast_id=columns.cast_ids[0],
+        strand=columns.strands[0],
+        ts=int(columns.ts_R[0]),
+        period_ms=int(columns.period_R[0]),
+        rows=tuple(tuple(row) for row in columns.values_NF.tolist()),
+        unknown_fields=decoded.num_unknown_fields,
+    )
+
 
 Entry = tuple[Reading | CastEnd, int]  # a message and its log time
 

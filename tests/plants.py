@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from columns import cast_readings
+from columns import Reading, cast_readings
 
 from streamer.config import DataConfig, RedisConfig, SensorConfig, WindowsConfig
 from streamer.records import Partition
-from streamer.schema import Label, Reading
+from streamer.schema import Label
 from streamer.store.casts import CastStore
 from streamer.store.connection import connect
 from streamer.store.index import WindowIndex

@@ -12,11 +12,11 @@ from streamer.codec.labels import LabelDecoder
 from streamer.codec.layout import Layout
 from streamer.codec.parts import join
 from streamer.codec.sorting import Sorter
-from streamer.codec.times import log_time, log_times
+from streamer.codec.times import log_times
 from streamer.columns import DecodedBatch
 from streamer.config import SensorConfig, StreamerSettings
 from streamer.records import Record, RecordBatch
-from streamer.schema import CastEnd, Label, Reading
+from streamer.schema import Label
 from streamer.sources import LabelSourceConfig, SourceConfig
 
 DEFAULT_SOURCE = SourceConfig(topic="casting.readings")
@@ -74,25 +74,3 @@ class Codec:
             RecordError: A field is missing or of the wrong type.
         """
         return self._labels.decode(record)
-
-    def decode_reading(self, record: Record) -> Reading | CastEnd:
-        """One record of the readings topic by itself.
-
-        Raises:
-            RecordError: With a reason such as ``bad_json``, ``bad_cast_id``, ``wrong_arity``.
-        """
-        log_time(record)
-        decoded = self.decode(RecordBatch.of([record]))
-        if decoded.refused:
-            raise decoded.refused[0][1]
-        if decoded.controls:
-            return decoded.controls[0][1]
-        columns = decoded.readings
-        return Reading(
-            cast_id=columns.cast_ids[0],
-            strand=columns.strands[0],
-            ts=int(columns.ts_R[0]),
-            period_ms=int(columns.period_R[0]),
-            rows=tuple(tuple(row) for row in columns.values_NF.tolist()),
-            unknown_fields=decoded.num_unknown_fields,
-        )

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from columns import cast_readings
+from columns import Reading, cast_readings
 from streamer_harness import DATA, WINDOWS
 
 from streamer.config import (
@@ -21,7 +21,7 @@ from streamer.embedded import EmbeddedRedis
 from streamer.errors import ConfigError, FencedError, RefusedError, StoreUnavailableError
 from streamer.open_rows import OUTCOMES
 from streamer.records import Partition
-from streamer.schema import CastEnd, Label, Reading
+from streamer.schema import CastEnd, Label
 from streamer.store.casts import CastState, CastStore
 from streamer.store.connection import Client, connect
 from streamer.store.index import WindowIndex

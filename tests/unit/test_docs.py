@@ -8,11 +8,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer.main
+from columns import Reading, decode_reading
 from prometheus_client import CollectorRegistry
 from typer.core import TyperGroup
 
@@ -23,7 +25,7 @@ from streamer.config import KafkaConfig, StreamerSettings, TopicsConfig
 from streamer.kafka import Producer, ensure_topics
 from streamer.metrics import StreamerMetrics
 from streamer.records import Record
-from streamer.schema import CastEnd, Label, Reading
+from streamer.schema import CastEnd, Label
 from streamer.settings import ENV_PREFIX, SECTIONS, load_settings
 from trainer.config import TrainerSettings
 from trainer.learn.config import ArchitectureConfig, ModelSettings
@@ -189,7 +191,7 @@ def test_messages_that_are_shown_are_understood() -> None:
     kinds = []
     for block in code_blocks(TEXTS["README.md"], "json"):
         topic = settings.topics.labels if "inspected_at" in block else settings.topics.readings
-        decode = codec.decode_label if topic == settings.topics.labels else codec.decode_reading
+        decode = codec.decode_label if topic == settings.topics.labels else partial(decode_reading, codec)
         message = decode(record(topic, block.encode()))
         kinds.append(type(message))
         if isinstance(message, Reading):

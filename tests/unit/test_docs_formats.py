@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from columns import decode_reading
 
 from streamer.codec import Codec
 from streamer.config import StreamerSettings
@@ -62,7 +63,7 @@ def test_tags() -> None:
 
 
 def test_the_end_of_a_cast() -> None:
-    end = Codec.of(SETTINGS).decode_reading(record(block("End of a cast", "json").encode()))
+    end = decode_reading(Codec.of(SETTINGS), record(block("End of a cast", "json").encode()))
     assert end == CastEnd("C000123", 1_763_797_500_000, "H00042")
 
 
@@ -79,7 +80,7 @@ def test_a_source() -> None:
     (source,) = yaml.safe_load(block("Sources", "yaml"))["sources"]
     codec = Codec(SETTINGS.data.sensors, SourceConfig.model_validate(source))
     np.testing.assert_allclose(rows("Sources", codec), [[np.nan, np.nan, 147.32, np.nan, np.nan]], rtol=1e-6)
-    reading = codec.decode_reading(record(block("Sources", "json").encode()))
+    reading = decode_reading(codec, record(block("Sources", "json").encode()))
     assert reading.ts == 1_763_796_000_123
 
 

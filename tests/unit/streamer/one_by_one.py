@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from columns import Entry
+from columns import Entry, Reading
 
-from streamer.schema import CastEnd, Reading
+from streamer.schema import CastEnd
 from streamer.timeline import Grid, Lateness
 
 

@@ -9,6 +9,7 @@ import struct
 import msgspec
 import numpy as np
 import pytest
+from columns import Reading, decode_reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from streamer.codec.times import TimeReader
 from streamer.config import SensorConfig
 from streamer.errors import RecordError
 from streamer.records import Headers, Record, RecordBatch
-from streamer.schema import CastEnd, Label, Reading
+from streamer.schema import CastEnd, Label
 from streamer.sources import LabelSourceConfig, SourceConfig, TimeConfig
 
 TS = 1_763_796_000_000
@@ -81,26 +82,26 @@ def float32(value: float) -> float:
 
 
 def test_a_wide_reading() -> None:
-    assert CODEC.decode_reading(record(wide(other=1, more="x"))) == Reading(
+    assert decode_reading(CODEC, record(wide(other=1, more="x"))) == Reading(
         "C1", 3, TS, 0, ((1.5, 148.0),), 2
     )
 
 
 def test_values_are_those_that_redis_holds() -> None:
-    reading = CODEC.decode_reading(record(wide(speed=1.21)))
+    reading = decode_reading(CODEC, record(wide(speed=1.21)))
     assert isinstance(reading, Reading)
     assert reading.rows[0][0] == float32(1.21) != 1.21
 
 
 @pytest.mark.parametrize("fields", [{"cast_id": "C1", "ts": TS}, wide(speed=None, level=None)])
 def test_a_sensor_that_is_missing_or_null_says_nothing(fields: dict[str, object]) -> None:
-    reading = CODEC.decode_reading(record(fields))
+    reading = decode_reading(CODEC, record(fields))
     assert isinstance(reading, Reading)
     assert all(map(math.isnan, reading.rows[0]))
 
 
 def test_a_chunk() -> None:
-    reading = CODEC.decode_reading(record(chunk(strand=0, note=1)))
+    reading = decode_reading(CODEC, record(chunk(strand=0, note=1)))
     assert isinstance(reading, Reading)
     assert (reading.strand, reading.period_ms, reading.unknown_fields) == (0, 100, 1)
     assert reading.rows[0] == (1.0, 2.0)
@@ -109,7 +110,7 @@ def test_a_chunk() -> None:
 
 def test_the_end_of_a_cast() -> None:
     end = {"cast_id": "C1", "ts": TS, "event": "cast_end", "group": "H1"}
-    assert CODEC.decode_reading(record(end)) == CastEnd("C1", TS, "H1")
+    assert decode_reading(CODEC, record(end)) == CastEnd("C1", TS, "H1")
 
 
 def test_labels() -> None:
@@ -237,13 +238,13 @@ def test_a_bad_label_has_a_reason(fields: dict[str, object], reason: str) -> Non
 
 @pytest.mark.parametrize("content_type", [b"application/json", b"application/json; charset=utf-8", b"", None])
 def test_json_is_announced_or_assumed(content_type: bytes | None) -> None:
-    assert CODEC.decode_reading(record(wide(), ("content-type", content_type)))
+    assert decode_reading(CODEC, record(wide(), ("content-type", content_type)))
 
 
 @pytest.mark.parametrize("content_type", [b"application/avro", b"avro/binary", b"\xff\xfe"])
 def test_another_content_type_is_refused(content_type: bytes) -> None:
     with pytest.raises(RecordError) as caught:
-        CODEC.decode_reading(record(wide(), ("content-type", content_type)))
+        decode_reading(CODEC, record(wide(), ("content-type", content_type)))
     assert caught.value.reason == "unknown_content_type"
 
 
@@ -314,7 +315,7 @@ def test_a_sent_at_that_is_no_time_is_refused(value: bytes) -> None:
 
 
 def test_a_packed_chunk_has_its_values_as_bytes() -> None:
-    reading = CODEC.decode_reading(packed([[1.5, 2], [math.nan, 4]], strand=7, note="x"))
+    reading = decode_reading(CODEC, packed([[1.5, 2], [math.nan, 4]], strand=7, note="x"))
     assert isinstance(reading, Reading)
     assert (reading.strand, reading.period_ms, reading.unknown_fields) == (7, 100, 1)
     assert reading.rows[0] == (1.5, 2)
@@ -324,10 +325,10 @@ def test_a_packed_chunk_has_its_values_as_bytes() -> None:
 def test_messagepack_carries_the_other_formats_too() -> None:
     assert row(CODEC, msgpack(wide())) == [1.5, 148]
     assert row(CODEC, msgpack(tag(value=3))) == [None, 3]
-    assert CODEC.decode_reading(msgpack({"cast_id": "C1", "ts": TS, "event": "cast_end"})) == CastEnd(
+    assert decode_reading(CODEC, msgpack({"cast_id": "C1", "ts": TS, "event": "cast_end"})) == CastEnd(
         "C1", TS
     )
-    reading = CODEC.decode_reading(msgpack(chunk()))
+    reading = decode_reading(CODEC, msgpack(chunk()))
     assert isinstance(reading, Reading)
     assert len(reading.rows) == 2
 
@@ -367,18 +368,18 @@ def test_a_nan_of_any_kind_is_the_one_nan() -> None:
 
 def test_a_schema_registry_is_named_with_its_schema() -> None:
     with pytest.raises(RecordError, match=r"schema 7\); send plain JSON or MessagePack"):
-        CODEC.decode_reading(record(b"\x00\x00\x00\x00\x07{}"))
+        decode_reading(CODEC, record(b"\x00\x00\x00\x00\x07{}"))
 
 
 def test_what_looks_like_messagepack_is_told_the_header() -> None:
     with pytest.raises(RecordError, match=r"looks like MessagePack.*content-type: application/msgpack"):
-        CODEC.decode_reading(record(msgspec.msgpack.encode(wide())))
+        decode_reading(CODEC, record(msgspec.msgpack.encode(wide())))
     with pytest.raises(RecordError, match=r"looks like JSON.*content-type: application/json"):
-        CODEC.decode_reading(msgpack(b"{}"))
+        decode_reading(CODEC, msgpack(b"{}"))
 
 
 def test_a_huge_record_that_is_right_is_read() -> None:
-    reading = CODEC.decode_reading(record(chunk(values=[[1, 2]] * 100_000, note="x" * 9_000_000)))
+    reading = decode_reading(CODEC, record(chunk(values=[[1, 2]] * 100_000, note="x" * 9_000_000)))
     assert isinstance(reading, Reading)
     assert len(reading.rows) == 100_000
     assert reason_of(CODEC, record(chunk(values=[[1, 2]] * 100_001))) == "bad_chunk"
@@ -391,11 +392,11 @@ def test_of_a_key_that_stands_twice_the_last_one_counts() -> None:
 
 def test_connects_envelope_is_taken_off() -> None:
     for schema in (None, {"type": "struct"}):
-        reading = CODEC.decode_reading(record({"schema": schema, "payload": wide(other=1)}))
+        reading = decode_reading(CODEC, record({"schema": schema, "payload": wide(other=1)}))
         assert isinstance(reading, Reading)
         assert (reading.rows, reading.unknown_fields) == (((1.5, 148.0),), 1)
     end = {"schema": None, "payload": {"cast_id": "C1", "ts": TS, "event": "cast_end"}}
-    assert CODEC.decode_reading(record(end)) == CastEnd("C1", TS)
+    assert decode_reading(CODEC, record(end)) == CastEnd("C1", TS)
     label = {"schema": None, "payload": {"cast_id": "C1", "defect": True, "inspected_at": TS}}
     assert CODEC.decode_label(record(label)) == Label("C1", True, TS)
 
@@ -483,7 +484,7 @@ def test_tags_are_mapped_to_sensors() -> None:
 def test_a_source_of_one_format_reads_no_other() -> None:
     assert reason_of(codec(format="chunk"), record(wide())) == "bad_chunk"
     assert reason_of(codec(format="tag"), record(wide())) == "bad_tag"
-    reading = codec(format="wide").decode_reading(record(tag()))
+    reading = decode_reading(codec(format="wide"), record(tag()))
     assert isinstance(reading, Reading)
     assert reading.unknown_fields == 2
 
@@ -501,7 +502,7 @@ def test_fields_lie_where_the_source_says() -> None:
         assert (columns.cast_ids, columns.strands, int(columns.ts_R[0])) == (["C9"], [2], TS)
         assert columns.values_NF.tolist() == [[1.5, 3]] * len(records)
         assert decoded.num_unknown_fields == 3 * len(records)
-    assert decoding.decode_reading(record({"meta": {**meta, "kind": "cast_end"}})) == CastEnd("C9", TS)
+    assert decode_reading(decoding, record({"meta": {**meta, "kind": "cast_end"}})) == CastEnd("C9", TS)
     assert reason_of(decoding, record({"meta": 5})) == "bad_cast_id"
 
 
@@ -510,7 +511,7 @@ def test_key_and_headers_may_say_what_the_value_does_not() -> None:
         fields={"cast_id": "$key", "tag": "$header:tag", "strand": "$header:strand"}, format="tag"
     )
     one = record({"ts": TS, "value": 2}, ("tag", b"level"), ("strand", b"4"))
-    reading = decoding.decode_reading(one)
+    reading = decode_reading(decoding, one)
     assert isinstance(reading, Reading)
     assert (reading.cast_id, reading.strand, reading.rows[0][1]) == ("C1", 4, 2)
     assert reason_of(decoding, record({"ts": TS, "value": 2}, ("tag", b"\xff"))) == "bad_text"

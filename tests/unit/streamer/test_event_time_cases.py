@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
-from columns import Entry
+from columns import Entry, Reading
 from test_partition import BOUNDS, GRID, SOURCE, Plain
 
 from streamer.config import WindowsConfig
 from streamer.partition import ReadingsPartition
-from streamer.schema import CastEnd, Reading
+from streamer.schema import CastEnd
 from streamer.timeline import Grid, LogClock
 from streamer.windows import windows_between
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from columns import Entry, batch_of
+from columns import Entry, Reading, batch_of
 from hypothesis import given
 from hypothesis import strategies as st
 from one_by_one import OneByOne
@@ -19,7 +19,7 @@ from streamer.config import WindowsConfig
 from streamer.open_rows import OpenRows
 from streamer.partition import ReadingsPartition
 from streamer.records import Partition
-from streamer.schema import CastEnd, Reading
+from streamer.schema import CastEnd
 from streamer.store.casts import CastState
 from streamer.timeline import CastTimeline, Grid, Lateness, LogClock
 from streamer.windows import Address, windows_between

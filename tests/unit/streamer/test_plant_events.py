@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from columns import Reading, decode_reading
 
 from streamer.codec import Codec
 from streamer.config import SensorConfig
@@ -14,7 +15,7 @@ from streamer.plant.events import PlantEvent, encode_cast_end, encode_chunk, enc
 from streamer.plant.recording import Recording
 from streamer.plant.simulator import Simulator, SimulatorConfig
 from streamer.records import Record
-from streamer.schema import CastEnd, Label, Reading
+from streamer.schema import CastEnd, Label
 
 ASSET = Path(__file__).parents[2] / "assets" / "recording"
 HEAD = {"cast_id": "C1", "strand": 2}
@@ -46,7 +47,7 @@ def test_the_streamer_reads_every_record(source: str) -> None:
         if event.kind == "labels":
             assert codec.decode_label(record(event)).cast_id.encode() == event.key
             continue
-        message = codec.decode_reading(record(event))
+        message = decode_reading(codec, record(event))
         assert message.cast_id.encode() == event.key
         if isinstance(message, Reading):
             assert message.unknown_fields == 0

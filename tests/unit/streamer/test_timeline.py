@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from columns import cast_readings
+from columns import Reading, cast_readings
 
 from streamer.columns import NO_TIME
 from streamer.open_rows import OpenRows, Outcome
-from streamer.schema import CastEnd, Reading
+from streamer.schema import CastEnd
 from streamer.timeline import NEVER, CastTimeline, Grid, Lateness, LogClock
 
 GRID = Grid(1000)
