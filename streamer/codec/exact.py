@@ -131,7 +131,8 @@ class ExactDecoder:
             raise RecordError("wrong_arity", message)
         if not 1 <= num_rows <= MAX_CHUNK_ROWS:
             raise RecordError("bad_chunk", f"values must hold 1 to {MAX_CHUNK_ROWS} rows")
-        return np.frombuffer(values, "<f4").reshape(num_rows, num_columns).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a NaN may come in any bits, also in those of a signalling one
+            return np.frombuffer(values, "<f4").reshape(num_rows, num_columns).astype(np.float64)
 
     def _tag(self, found: Fields, record: Record) -> Piece:
         fields = found.fields

@@ -322,6 +322,15 @@ def test_a_packed_chunk_has_its_values_as_bytes() -> None:
     assert math.isnan(reading.rows[1][0])
 
 
+@pytest.mark.parametrize("source", [{}, {"fields": {"strand": "line.strand"}}], ids=["at once", "one by one"])
+@pytest.mark.parametrize("bits", ["0000817f", "0000c07f", "0100c0ff"], ids=["signalling", "quiet", "payload"])
+def test_a_nan_may_come_in_any_bits(bits: str, source: dict[str, object]) -> None:
+    values = bytes.fromhex(bits) + struct.pack("<f", 4)
+    packed_nan = msgpack({"cast_id": "C1", "ts": TS, "period_ms": 100, "values": values})
+    columns = codec(**source).decode(RecordBatch.of([packed_nan])).readings
+    assert columns.values_NF.tobytes() == np.array([np.nan, 4], np.float32).tobytes()
+
+
 def test_messagepack_carries_the_other_formats_too() -> None:
     assert row(CODEC, msgpack(wide())) == [1.5, 148]
     assert row(CODEC, msgpack(tag(value=3))) == [None, 3]
