@@ -315,12 +315,11 @@ class TestBothPathsSayTheSame:
         assert [record.offset for record in ours.records] == [100, 101, 102, 103, 200, 201, 202]
 
     def test_on_a_codec_that_is_not_installed(self) -> None:
-        if kafka.codec.has_snappy():
-            pytest.skip("snappy is installed")
         first = Batch([wide(0)]).to_bytes(100)
         second = Batch([wide(0)], attributes=SNAPPY).to_bytes(101)
         ours, _ = both(first + second)
-        assert ours.error is UnsupportedCodecError
+        assert ours.error is not None  # with the codec installed, the body is what cannot be read
+        assert kafka.codec.has_snappy() or ours.error is UnsupportedCodecError
         assert len(ours.records) == 1
 
     def test_on_a_body_that_cannot_be_decompressed(self) -> None:
