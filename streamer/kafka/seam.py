@@ -19,7 +19,9 @@ import numpy as np
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.net.transport import KafkaTCPTransport
+from kafka.protocol.frame import KafkaBytes
 from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.util import calc_crc32c
 
 from streamer.kafka.connection import as_record
 from streamer.kafka.record_set import Body, NotPlainError, cut, read_bodies
@@ -28,9 +30,10 @@ from streamer.records import Partition, RecordBatch
 # The tests in test_kafka_seam.py compare both paths; add a version once they pass with it.
 TESTED_VERSIONS = frozenset({"3.0.12"})
 
-# The client reads 4 KiB at a time. Larger than this, and each read maps fresh memory.
-SOCKET_READ_BYTES = 64 * 1024
+# Of an answer whose size is not known yet; most answers are smaller. The rest is read in one piece.
+FIRST_READ_BYTES = 16 * 1024
 
+_HEADER = DefaultRecordBatch.HEADER_STRUCT
 _MAGIC_AT = 16
 # A header that is cut short fails as it may.
 _ODD = (NotPlainError, CorruptRecordError, IndexError, struct.error)
@@ -95,13 +98,13 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
         while num_records < limit and self._records.has_next():
             place = self._place()
             try:
-                body, behind = self._next_body()
+                body = self._next_body()
             except _ODD:
                 self._go_back(place)
                 break
             num_records += body.num_records
-            self.bytes_read += len(body.data)
-            read_to = behind
+            self.bytes_read += body.end - body.begin
+            read_to = body.next_offset
             if body.num_records:
                 bodies.append(body)
         try:
@@ -117,24 +120,29 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
         self.records_read += len(batch)
         return batch if len(batch) else None
 
-    def _next_body(self) -> tuple[Body, int]:
-        if self._records._next_slice[_MAGIC_AT] != 2:
-            raise NotPlainError("an older message format")
-        batch = self._records.next_batch()
-        # The batch's properties, ten of them, would cost as much as the rest of a small batch.
-        base_offset, _, epoch, _, _, attributes, last_delta, first_ms, max_ms, *_, num_records = (
-            batch._header_data
+    def _next_body(self) -> Body:
+        records = self._records
+        data = records._next_slice
+        if len(data) < _HEADER.size or data[_MAGIC_AT] != 2:
+            raise NotPlainError("an older message format, or cut short")
+        base_offset, _, epoch, _, crc, attributes, last_delta, first_ms, max_ms, *_, num_records = (
+            _HEADER.unpack_from(data)
         )
         if attributes & _IN_TRANSACTION:
             raise NotPlainError("part of a transaction")
-        if self.check_crcs and not batch.validate_crc():
+        if self.check_crcs and crc != calc_crc32c(data[DefaultRecordBatch.ATTRIBUTES_OFFSET :]):
             raise NotPlainError("damaged")
         if attributes & DefaultRecordBatch.CODEC_MASK:
-            _decompress(batch)
+            buffer = _decompressed(records.next_batch())
+            begin, end = 0, len(buffer)
+        else:  # stays where it lies
+            buffer, end = records._buffer, records._pos
+            begin = end - len(data) + _HEADER.size
+            records._cache_next()
         self.leader_epoch = epoch
         appended_ms = max_ms if attributes & DefaultRecordBatch.TIMESTAMP_TYPE_MASK else None
-        data = bytes(memoryview(batch._buffer)[batch._pos :])
-        return Body(data, num_records, base_offset, first_ms, appended_ms), base_offset + last_delta + 1
+        next_offset = base_offset + last_delta + 1
+        return Body(buffer, begin, end, num_records, base_offset, next_offset, first_ms, appended_ms)
 
     def _place(self) -> tuple[Any, Any]:
         return self._records._pos, self._records._next_slice
@@ -144,11 +152,13 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
         self._is_plain = False
 
 
-def _decompress(batch: Any) -> None:
+def _decompressed(batch: Any) -> bytes:
+    """The records of a compressed batch, as the client's codecs give them."""
     try:
         iter(batch)
     except Exception as exc:  # whatever the codec raised, the client's parser raises in its turn
         raise NotPlainError(str(exc)) from exc
+    return bytes(memoryview(batch._buffer)[batch._pos :])
 
 
 class _Handout:
@@ -200,26 +210,52 @@ def _says_nothing(fetch: Any) -> bool:
     return nothing and fetch.metric_aggregator is None
 
 
+class _Frame(KafkaBytes):  # type: ignore[misc]  # kafka-python ships no types
+    """The answer of a broker as it comes in; what is read of it is copied once, not twice."""
+
+    def read(self, nbytes: int | None = None) -> bytes:
+        start = self._idx
+        self._idx = len(self) if nbytes is None else min(start + nbytes, len(self))
+        with memoryview(self) as view:
+            return bytes(view[start : self._idx])
+
+
 def _with_large_reads(build: Callable[..., Any]) -> Callable[..., Any]:
     async def build_transport(*args: Any, **options: Any) -> Any:
         transport = await build(*args, **options)
         if type(transport) is KafkaTCPTransport:
-            transport._sock_recv = _large_reads(transport._sock, transport._sock_recv)
+            transport._sock_recv = _large_reads(transport, transport._sock_recv)
         return transport
 
     return build_transport
 
 
-def _large_reads(socket: Any, read_small: Callable[[], Any]) -> Callable[[], Any]:
+def _large_reads(transport: Any, read_small: Callable[[], Any]) -> Callable[[], Any]:
+    """Reads what is left of an answer straight into its frame, but for the last byte: that one completes it."""
+
     def read() -> Any:
-        chunks = []
+        parser = getattr(transport.get_protocol(), "parser", None)
+        frame = parser._rbuffer if parser is not None and parser._receiving else None
         try:
-            while chunk := socket.recv(SOCKET_READ_BYTES):
-                chunks.append(chunk)
-        except OSError:  # most often: nothing more to read now
-            pass
-        return (
-            (b"".join(chunks), None) if chunks else read_small()
-        )  # which knows what silence and errors mean
+            if frame is not None and frame.tell() + 1 < len(frame):
+                _read_into(frame, transport._sock)
+                return b"", None
+            chunk = transport._sock.recv(FIRST_READ_BYTES)
+        except OSError:
+            chunk = b""
+        return (chunk, None) if chunk else read_small()  # which knows what silence and errors mean
 
     return read
+
+
+def _read_into(frame: Any, socket: Any) -> None:
+    """Raises:
+    OSError: There is nothing to read now, or never again.
+    """
+    frame.__class__ = _Frame
+    at = frame.tell()
+    with memoryview(frame) as view, view[at:-1] as rest:
+        num_read = socket.recv_into(rest)
+    if not num_read:
+        raise ConnectionResetError("the other side closed the connection")
+    frame.seek(at + num_read)

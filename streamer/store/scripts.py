@@ -35,9 +35,11 @@ for _ = 1, tonumber(ARGV[at]) do
 end
 local floats, steps = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
 at = at + 2
+local empty  -- a block of NaN; made once, since that costs more than all the rest
 for k = 2, #KEYS do
   if redis.call('EXISTS', KEYS[k]) == 0 then
-    redis.call('SET', KEYS[k], string.rep('\\0\\0\\192\\127', floats) .. string.rep('\\0', steps))
+    empty = empty or string.rep('\\0\\0\\192\\127', floats) .. string.rep('\\0', steps)
+    redis.call('SET', KEYS[k], empty)
   end
   at = at + 1
   for _ = 1, tonumber(ARGV[at]) do

@@ -136,7 +136,8 @@ def both(
 ) -> tuple[Reading, Reading]:
     public = read(Fetcher.PartitionRecords, raw, fetch_offset, take, aborted)
     ours = read(ColumnRecords, raw, fetch_offset, take, aborted)
-    assert ours.records == public.records
+    # What lies before the fetch offset, in a batch that lies about its offsets, is left out by whoever starts there.
+    assert _from(fetch_offset, ours.records) == _from(fetch_offset, public.records)
     assert ours.error == public.error
     if ours.error is None:
         assert ours.next_offset == public.next_offset
@@ -144,6 +145,10 @@ def both(
         assert public.next_offset <= ours.next_offset
     assert max(ours.takes, default=0) <= take
     return ours, public
+
+
+def _from(offset: int, records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.offset >= offset]
 
 
 @pytest.fixture
