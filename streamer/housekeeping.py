@@ -40,6 +40,7 @@ class Housekeeping:
         self._interval_s = interval_s
         self._clock = clock
         self._sweep_at = clock()
+        self._swept: frozenset[Partition] = frozenset()
 
     def labelled(self, log_times: Mapping[str, int]) -> None:
         """Lists the casts among these that wait for their readings; call it once their labels are written."""
@@ -51,20 +52,24 @@ class Housekeeping:
         self._pending.seen(cast_ids)
 
     def sweep_if_due(self, clocks: Callable[[], Mapping[Partition, int | None]]) -> None:
-        """Sweeps, if the last sweep is long enough ago or was not done.
+        """Sweeps, if the last sweep is long enough ago or was not done, or a partition has come since.
+
+        A member that died may have left a cast of its partition half gone: that is ended before it is read.
 
         Args:
             clocks: Says which partitions this member holds, and the log time (epoch ms) of each that has one.
         """
-        if self._clock() < self._sweep_at:
-            return
-        self._sweep_at = self._clock() + self._interval_s
         held = clocks()
+        if self._clock() < self._sweep_at and held.keys() == self._swept:
+            return
+        self._swept = frozenset()  # until it is done
+        self._sweep_at = self._clock() + self._interval_s
         if held:
             result = self._retention.sweep(held)
             if result.more:
                 self._sweep_at = self._clock()
             self._observe(result)
+        self._swept = frozenset(held)
 
     def _observe(self, result: RetentionResult) -> None:
         metrics = self._metrics

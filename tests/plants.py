@@ -77,6 +77,7 @@ class Plant:
             state.counts["steps:placed"] += len(cast.x_TF)
         self._casts.save(READINGS, states.values())
         self._casts.enrol({cast.cast_id: self.grid.time(cast.start) for cast in casts})
+        self.client.hset(self.keys.position(READINGS), "offset", 1)
         self.label(
             [Label(cast.cast_id, cast.defect, inspected_at=1) for cast in casts if cast.defect is not None]
         )
@@ -88,6 +89,7 @@ class Plant:
             [(LABELS, self._num_labels + number, label) for number, label in enumerate(labels)]
         )
         self._num_labels += len(labels)
+        self.client.hset(self.keys.position(LABELS), "offset", self._num_labels)
         self._index.update({label.cast_id for label in labels})
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from streamer.records import Partition
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys
+from streamer.store.totals import GOING, MARKER, partition_of
 
 RECORDS = ("applied", "duplicate", "late", "control")
 STEPS = ("carried", "placed", "duplicate", "superseded", "late", "gap")
@@ -36,10 +37,10 @@ def read_counts(client: Client, keys: Keys, partitions: Collection[Partition]) -
     with map_redis_errors("counting"):
         before = _totals(client, keys, partitions)
         counts: Counts = defaultdict(Counter)
-        seen = _add_casts(client, keys, partitions, counts)
+        going = _add_casts(client, keys, partitions, counts)
         after = _totals(client, keys, partitions)
     for partition, fields in after.items():
-        _add_totals(fields, seen, counts[partition])
+        _add_totals(fields, going, counts[partition])
     return counts, before == after
 
 
@@ -51,20 +52,21 @@ def _totals(client: Client, keys: Keys, partitions: Iterable[Partition]) -> Tota
     return totals
 
 
-def _add_totals(fields: dict[str, bytes], seen: Collection[str], counter: Counter[str]) -> None:
+def _add_totals(fields: dict[str, bytes], going: Collection[str], counter: Counter[str]) -> None:
     for name in (*_NAMES, "label"):
         counter[name] += int(fields.get(name, 0))
     for name, value in fields.items():
         # While a cast is on its way out, a marker beside the totals says what was added for it.
-        if name.startswith("cast:") and name.removeprefix("cast:").partition(" ")[0] in seen:
+        if name.startswith(MARKER) and name.removeprefix(MARKER).partition(" ")[0] in going:
             counter.subtract(msgspec.json.decode(value, type=dict[str, int]))
 
 
 def _add_casts(client: Client, keys: Keys, partitions: Collection[Partition], counts: Counts) -> set[str]:
-    """Returns the ids of all casts. They are scanned for, since a cast may stand on no list."""
+    """Returns the ids of those that are on their way out. Casts are scanned for, since one may stand on no list."""
     labels = {partition: f"label:{partition}" for partition in partitions}
-    names = ["source", *_NAMES, *labels.values()]
+    names = ["source", GOING, *_NAMES, *labels.values()]
     seen: set[str] = set()
+    going: set[str] = set()
     begin, end = keys.cast("*").split("*")
     for some in _chunks(client.scan_iter(keys.cast("*"), count=1000, _type="hash")):
         ids = [text(key).removeprefix(begin).removesuffix(end) for key in some]
@@ -73,19 +75,16 @@ def _add_casts(client: Client, keys: Keys, partitions: Collection[Partition], co
         pipe = client.pipeline(transaction=False)
         for cast_id in new:
             pipe.hmget(keys.cast(cast_id), names)
-        for source, *values in pipe.execute():
+        for cast_id, (source, token, *values) in zip(new, pipe.execute(), strict=True):
+            if token is not None:
+                going.add(cast_id)
             if source is not None:
-                counter = counts[_partition(text(source))]
+                counter = counts[partition_of(text(source))]
                 for name, value in zip(_NAMES, values, strict=False):
                     counter[name] += int(value or 0)
             for partition, value in zip(labels, values[len(_NAMES) :], strict=True):
                 counts[partition]["label"] += int(value or 0)
-    return seen
-
-
-def _partition(name: str) -> Partition:
-    topic, _, number = name.rpartition("/")
-    return Partition(topic, int(number))
+    return going
 
 
 def _chunks(keys: Iterable[bytes | str]) -> Iterator[list[bytes | str]]:

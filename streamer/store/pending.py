@@ -7,7 +7,8 @@ strikes it off.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from streamer.records import Partition
@@ -15,8 +16,10 @@ from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys
 from streamer.store.totals import TotalsStore, counts_of
 
-# Looked at in one call. Smaller: what expires at once takes more calls. Larger: a batch waits for it.
-MAX_LOOKED_AT = 500
+# Casts of one call. Smaller: what expires at once takes more calls. Larger: a batch waits for it.
+MAX_GIVEN_UP = 500
+# Smaller: more round trips. Larger: Redis answers others later.
+_PAGE = 500
 
 
 class PendingLabels:
@@ -75,18 +78,27 @@ class PendingLabels:
         Returns:
             How many labels were given up.
         """
-        with map_redis_errors("listing pending labels"):
-            listed: list[Any] = self._client.zrange(
-                self._keys.pending_labels, 0, MAX_LOOKED_AT - 1, withscores=True
-            )
-        at = {text(member): int(score) for member, score in listed}
-        unseen = self._unseen(at)
-        self.seen(at.keys() - set(unseen))
-        num_given_up = 0
+        waits_since = dict(self._oldest(before_ms))
+        unseen = self._unseen(waits_since)
+        self.seen(waits_since.keys() - set(unseen))
+        num_given_up = num_casts = 0
         for cast_id in unseen:
-            if at[cast_id] < before_ms:
-                num_given_up += self._give_up(cast_id, partitions)
+            if waits_since[cast_id] < before_ms and num_casts < MAX_GIVEN_UP:
+                num_labels = self._give_up(cast_id, partitions)
+                num_given_up += num_labels
+                num_casts += num_labels > 0
         return num_given_up
+
+    def _oldest(self, before_ms: int) -> Iterator[tuple[str, int]]:
+        """Pages of (cast, log time of its first label): one, and what else is older than a log time."""
+        for begin in itertools.count(0, _PAGE):
+            with map_redis_errors("listing pending labels"):
+                page: list[Any] = self._client.zrange(
+                    self._keys.pending_labels, begin, begin + _PAGE - 1, withscores=True
+                )
+            yield from ((text(member), int(score)) for member, score in page)
+            if len(page) < _PAGE or page[-1][1] >= before_ms:
+                return
 
     def _give_up(self, cast_id: str, partitions: Collection[Partition]) -> int:
         with map_redis_errors("reading a pending label"):

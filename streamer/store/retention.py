@@ -28,12 +28,11 @@ from streamer.store.holds import CastHolds
 from streamer.store.keys import Keys
 from streamer.store.namespace import read_spec, registered_specs
 from streamer.store.pending import PendingLabels
-from streamer.store.totals import TotalsStore, partition_of
+from streamer.store.stubs import MAX_STUBS_DROPPED, StubStore
 from streamer.windows import windows_between
 
 # Of one sweep. Smaller: a backlog of casts takes more sweeps. Larger: a batch waits for longer.
 MAX_EVICTED = 500
-MAX_STUBS_DROPPED = 100
 MAX_SIZED = 10_000
 # Smaller: more round trips. Larger: Redis answers others later.
 _PAGE = 500
@@ -116,7 +115,7 @@ class Retention:
         self._token = secrets.token_hex(8)
         self._sizes: dict[str, int] = {}
         self._holds = CastHolds(client, keys)
-        self._totals = TotalsStore(client, keys)
+        self._stubs = StubStore(client, keys)
         self._pending = PendingLabels(client, keys)
         self._clock, self._enter = (
             client.register_script(scripts.CLOCK),
@@ -145,18 +144,17 @@ class Retention:
         num_bytes = self._num_bytes(held)
         victims = self._victims(clocks, now, held, num_bytes, specs)
         num_evicted += self._evict_all(victims, specs)
-        num_dropped = self._drop_stubs(clocks, now - _ms(self._config.stubs_s), specs)
+        num_dropped = self._stubs.drop(clocks, now - _ms(self._config.stubs_s), [spec.name for spec in specs])
         num_expired = self._pending.expire(clocks.keys(), now - _ms(self._config.pending_labels_s))
         with map_redis_errors("counting casts"):
             num_stored = int(self._client.zcard(self._keys.stored))
-            num_stubs = int(self._client.zcard(self._keys.stubs))
         return RetentionResult(
             num_evicted=num_evicted,
             num_stubs_dropped=num_dropped,
             num_labels_expired=num_expired,
             num_stored=num_stored,
             num_held=len(held),
-            num_stubs=num_stubs,
+            num_stubs=self._stubs.count(),
             num_pending=self._pending.count(),
             num_bytes=num_bytes,
             num_unlabelled={spec.name: self._num_unlabelled(spec.name) for spec in specs},
@@ -359,35 +357,6 @@ class Retention:
             keys = [self._keys.rows(cast.cast_id, block) for block in self._blocks(cast.steps)]
             for begin in range(0, len(keys), _MAX_ARGS):
                 pipe.unlink(*keys[begin : begin + _MAX_ARGS])
-
-    # Stubs
-
-    def _drop_stubs(self, mine: Collection[Partition], before_ms: int, specs: Iterable[WindowsConfig]) -> int:
-        for partition in mine:
-            for cast_id in self._totals.mend(partition):
-                self._forget(cast_id, partition, specs)
-        with map_redis_errors("listing stubs"):
-            due: list[Any] = self._client.zrangebyscore(
-                self._keys.stubs, "-inf", f"({before_ms}", start=0, num=MAX_STUBS_DROPPED
-            )
-        num_dropped = 0
-        for member in due:
-            cast_id, _, source = text(member).partition(" ")
-            owner = partition_of(source)
-            if owner in mine and self._totals.drop(owner, cast_id):
-                self._forget(cast_id, owner, specs)
-                num_dropped += 1
-        return num_dropped
-
-    def _forget(self, cast_id: str, owner: Partition, specs: Iterable[WindowsConfig]) -> None:
-        """Strikes a cast off every list, its markers last: they are what a pass that dies here is mended by."""
-        with map_redis_errors("striking a stub off"):
-            for spec in specs:
-                self._client.hdel(self._keys.shown(spec.name), cast_id)
-            self._client.zrem(self._keys.casts, cast_id)
-            self._client.zrem(self._keys.pending_labels, cast_id)
-            self._client.zrem(self._keys.stubs, f"{cast_id} {owner}")
-        self._totals.forget(owner, cast_id)
 
 
 def _ms(seconds: float) -> int:

@@ -120,8 +120,26 @@ return 1
 )
 
 # Notes in a cast which pass wants to delete it, so that an older pass no longer can.  KEYS: cast.  ARGV: token.
+# Returns 1 if a pass before has noted the same, 0 if none has, or the cast is gone.
 TAKE = """
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'going', ARGV[1]) end
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HDEL', KEYS[1], '')
+local before = redis.call('HEXISTS', KEYS[1], 'going')
+redis.call('HSET', KEYS[1], 'going', ARGV[1])
+return before
+"""
+
+# Says who moves counts of an owner into the totals of a partition.  KEYS: totals.  ARGV: field of the owner, token.
+OWN = """
+redis.call('HDEL', KEYS[1], '')
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+
+# Enters a member into a set.  KEYS: set.  ARGV: member.
+JOIN = """
+redis.call('SREM', KEYS[1], '')
+redis.call('SADD', KEYS[1], ARGV[1])
 return 1
 """
 

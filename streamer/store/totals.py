@@ -2,7 +2,8 @@
 
 The counts of a cast lie in its hash. When the hash goes, they move into the totals of the partitions that they
 belong to, which lie in other slots. So a marker is written there together with the counts, and tells readers and
-later passes what was added: while the hash still stands, the counts of its marker are taken off again.
+later passes what was added: while the hash still stands, the counts of its marker are taken off again. The hash
+bears the field `going` before the marker is written; one without it came later, under the same name.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from streamer.store import retention_scripts as scripts
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys
 
+GOING = "going"
 MARKER = "cast:"
 OWNER = "owner:"
+_APPLIED = "applied:"
 _ALSO = "@"
 
 Fields = Mapping[str, bytes]
@@ -53,6 +56,8 @@ class TotalsStore:
         self._client = client
         self._keys = keys
         self._token = secrets.token_hex(8)
+        self._join = client.register_script(scripts.JOIN)
+        self._own = client.register_script(scripts.OWN)
         self._take = client.register_script(scripts.TAKE)
         self._fold = client.register_script(scripts.FOLD)
         self._unfold = client.register_script(scripts.UNFOLD)
@@ -66,13 +71,15 @@ class TotalsStore:
             extra: Counts that are added to the totals of the owner as well.
 
         Returns:
-            Whether it is gone; False when it moved meanwhile, or another member has taken over.
+            Whether it is gone; False when it moved meanwhile, when another member has taken over, or when the
+            position of a partition lies before the last record of it that the cast has judged: a crash or an outage
+            came between the two, and the record, read again, would find no cast.
         """
         partitions = {owner, *counts_of(self._read(cast_id))}
         self._claim(owner, cast_id, partitions)
         fields = self._read(cast_id)  # what was read before the claim may be a view of long ago
         counts = counts_of(fields)
-        if counts.keys() - partitions:
+        if counts.keys() - partitions or not self._is_passed(fields):
             return False
         others = sorted(counts.keys() - {owner})
         own = {**counts.get(owner, {}), **(extra or {}), **{f"{_ALSO}{each}": 0 for each in others}}
@@ -91,12 +98,24 @@ class TotalsStore:
             fields: dict[Any, Any] = self._client.hgetall(self._keys.cast(cast_id))
         return {text(name): value for name, value in fields.items()}
 
-    def _claim(self, owner: Partition, cast_id: str, partitions: Iterable[Partition]) -> None:
+    def _is_passed(self, fields: Fields) -> bool:
+        """Whether the positions of all partitions lie behind what the cast has judged of them."""
+        with map_redis_errors("comparing a cast that goes with positions"):
+            for name, value in fields.items():
+                if name.startswith(_APPLIED):
+                    partition = partition_of(name.removeprefix(_APPLIED))
+                    position = self._client.hget(self._keys.position(partition), "offset")
+                    if position is None or int(position) < int(value):
+                        return False
+        return True
+
+    def _claim(self, owner: Partition, cast_id: str, partitions: Iterable[Partition]) -> bool:
+        """Lets no older pass go on; returns whether there was one over this very hash."""
         with map_redis_errors("claiming totals"):
             for partition in partitions:
-                self._client.sadd(self._keys.totals_partitions, str(partition))
-                self._client.hset(self._keys.totals(partition), f"{OWNER}{owner}", self._token)
-            self._take(keys=[self._keys.cast(cast_id)], args=[self._token])
+                self._join(keys=[self._keys.totals_partitions], args=[str(partition)])
+                self._own(keys=[self._keys.totals(partition)], args=[f"{OWNER}{owner}", self._token])
+            return bool(self._take(keys=[self._keys.cast(cast_id)], args=[self._token]))
 
     def _add(self, owner: Partition, partition: Partition, cast_id: str, terms: Mapping[str, int]) -> bool:
         args: list[str | int] = [f"{OWNER}{owner}", self._token, _marker(cast_id, owner)]
@@ -111,12 +130,12 @@ class TotalsStore:
         Counts of a cast that still stands are taken back.
 
         Returns:
-            Casts that are gone: take them off every list, then `forget` them.
+            Casts that are gone, although one of the same name may have come since: take them off the lists of what
+            went, then `forget` them.
         """
         gone = []
         for cast_id, partitions in self._marked(owner).items():
-            self._claim(owner, cast_id, partitions)
-            if not self._read(cast_id):
+            if not self._claim(owner, cast_id, partitions):
                 gone.append(cast_id)
                 continue
             with map_redis_errors("taking counts back"):

@@ -22,6 +22,7 @@ from streamer.ledger import Ledger, PartitionLedger, RecordLedger, StepLedger, r
 from streamer.records import Partition, Record
 from streamer.store.connection import Client, connect
 from streamer.store.keys import Keys
+from streamer.store.totals import partition_of
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,9 @@ def full(kafka: KafkaConfig, redis_url: str) -> Iterator[Namespace]:
     source = client.hget(keys.cast("A"), "source")
     assert isinstance(source, bytes)
     yield Namespace(
-        settings, client, keys, partition(source.decode()), partition(field.removeprefix("label:"))
+        settings, client, keys, partition_of(source.decode()), partition_of(field.removeprefix("label:"))
     )
     client.close()
-
-
-def partition(name: str) -> Partition:
-    topic, _, number = name.rpartition("/")
-    return Partition(topic, int(number))
 
 
 @pytest.fixture
@@ -178,7 +174,7 @@ def test_counts_that_retention_has_folded_are_kept(full: Namespace) -> None:
         assert read_ledger(full.settings) == before
         full.client.delete(full.keys.cast(cast_id))
         assert read_ledger(full.settings) == before
-    for key in (full.keys.totals(full.readings), full.keys.totals(full.labels_of_b)):
+    for key in full.client.scan_iter(f"{full.keys.totals_partitions}:*"):
         full.client.delete(key)
     assert len(read_ledger(full.settings).faults) > 0
     for cast_id, dump in dumps.items():
@@ -187,12 +183,13 @@ def test_counts_that_retention_has_folded_are_kept(full: Namespace) -> None:
 
 def fold(full: Namespace, cast_id: str) -> None:
     """What retention does before the cast goes: counts go to the totals of their partition, with a marker."""
+    full.client.hset(full.keys.cast(cast_id), "going", "a token")
     fields = {name.decode(): value for name, value in full.client.hgetall(full.keys.cast(cast_id)).items()}
     added: dict[Partition, dict[str, int]] = {}
     for name, value in fields.items():
         kind, _, rest = name.partition(":")
         if kind in ("records", "steps", "label"):
-            owner = partition(rest if kind == "label" else fields["source"].decode())
+            owner = partition_of(rest if kind == "label" else fields["source"].decode())
             added.setdefault(owner, {})["label" if kind == "label" else name] = int(value)
     for owner, terms in added.items():
         for term, number in terms.items():

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import as_json, runner
-from streamer_harness import Member, Plant, dead_letters, make_settings, member, origins, reader
+from streamer_harness import Member, Plant, dead_letters, make_settings, member, ms, origins, reader
 
 from streamer.config import KafkaConfig, RedisConfig, RetentionConfig, StreamerSettings
 from streamer.embedded import EmbeddedRedis
-from streamer.errors import ConfigError
+from streamer.errors import ConfigError, StoreUnavailableError
 from streamer.ledger import read_ledger
 from streamer.records import Partition
 from streamer.store.connection import connect
 from streamer.store.counts import read_counts
 from streamer.store.holds import CastHolds
 from streamer.store.keys import Keys
+from streamer.store.positions import PositionStore
 from streamer.store.summary import summarise
 
 Limited = Callable[..., StreamerSettings]
@@ -111,6 +113,35 @@ def test_the_ledger_balances_when_stubs_are_gone_as_well(limited: Limited) -> No
     with member(settings) as other:
         other.consume(len(log) + 11)
         assert read_ledger(settings).faults == ()
+
+
+def test_a_late_record_that_is_read_again_finds_its_stub(limited: Limited) -> None:
+    """An outage between its cast and its position, in which another member's clock makes the stub due."""
+    settings = limited(max_casts=8, stubs_s=600)
+    plant = Plant(settings)
+    log = [*cast(plant, 1), *plant.time_passes(400)]
+    plant.feed(log)  # type: ignore[arg-type]
+    move, outages = PositionStore.move, []
+
+    def failing(self: PositionStore, *arguments: Any) -> None:
+        if not outages:
+            outages.append(self)
+            self._client.hset(self._keys.clock, "elsewhere/0", ms(701))
+            raise StoreUnavailableError("gone")
+        move(self, *arguments)
+
+    with member(settings) as one:
+        one.consume(len(log))
+        one.run_until(lambda: metric(one, "stubs") == 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PositionStore, "move", failing)
+            plant.feed([plant.reading("C1", 105, at=500)])
+            one.consume(len(log) + 1)
+        assert len(outages) == 1
+        one.run_until(lambda: metric(one, "stubs_dropped_total") == 1)
+        assert read_ledger(settings).faults == ()
+        assert terms(one)["records:late"] == 1
+        assert not one.client.exists(one.keys.cast("C1"))
 
 
 def test_a_held_cast_outlives_every_limit(limited: Limited) -> None:
