@@ -21,7 +21,7 @@ from streamer.store.casts import CastStore
 from streamer.store.connection import Client, connect
 from streamer.store.index import WindowIndex
 from streamer.store.keys import Keys
-from streamer.store.namespace import check_server, claim_namespace, claim_spec
+from streamer.store.namespace import check_server, claim_namespace, claim_spec, refuse_backfill
 from streamer.store.pending import PendingLabels
 from streamer.store.positions import PositionStore
 from streamer.store.retention import Retention
@@ -56,6 +56,11 @@ def run_streamer(settings: StreamerSettings, stop: StopRequest, *, reset: bool =
 
         def claim() -> None:
             check_server(client)
+            refuse_backfill(
+                client,
+                keys,
+                "the other casts are missing from it; give the live stream a redis.namespace of its own",
+            )
             claim_namespace(client, keys, settings.data)
             claim_spec(client, keys, settings.windows)
 

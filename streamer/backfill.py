@@ -6,31 +6,32 @@ that meet each cast is in one. Which casts these are is found in a first pass ov
 lies outside moves the log clock, as it did live, and nothing else.
 
 A backfill commits no offsets and writes no dead letters: the live stream has written them. Broken off and started
-again, it goes on where it was. It ends where the topics ended when it started; a cast that is open there stays open,
-unless it is told that nothing more will come.
+again, it looks for the casts anew and goes on where it was, except that labels are read from their beginning each
+time: one may have come long before a cast that was found only now. It ends where the topics ended when it started; a
+cast that is open there stays open, unless it is told that nothing more will come.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import structlog
 
-from streamer.codec import Codec
-from streamer.columns import DecodedBatch, ReadingColumns
+from streamer.codec import Codec, log_time
+from streamer.columns import NO_TIME, DecodedBatch, ReadingColumns
 from streamer.config import StreamerSettings
 from streamer.dead_letters import DeadLetters
 from streamer.errors import RecordError
 from streamer.http import Health
-from streamer.kafka.log_consumer import LogConsumer
 from streamer.metrics import StreamerMetrics
-from streamer.process import StopRequest
+from streamer.process import StoppedError, StopRequest
 from streamer.records import Partition, Record, RecordBatch
 from streamer.schema import Label
 from streamer.service import Batches, BatchResult, StreamerService
@@ -40,21 +41,9 @@ from streamer.store.index import WindowIndex
 from streamer.store.keys import Keys
 from streamer.store.namespace import check_server, claim_backfill, claim_namespace, claim_spec
 from streamer.store.positions import PositionStore
+from streamer.stretch import MAX_SILENCE_S, FirstPass, Stretch, StretchLog, patiently
 
 log = structlog.get_logger()
-
-MAX_SILENCE_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Log time from `begin_ms` up to `end_ms`, epoch ms, the end left out."""
-
-    begin_ms: int
-    end_ms: int
-
-    def __contains__(self, log_time_ms: int) -> bool:
-        return self.begin_ms <= log_time_ms < self.end_ms
 
 
 @dataclass(slots=True)
@@ -87,7 +76,7 @@ def run_backfill(
 
     Raises:
         RefusedError: The namespace holds something else.
-        StoreUnavailableError, BrokerUnavailableError: A server is away at the start.
+        StoreUnavailableError, BrokerUnavailableError: A server is away at the start; later on it is waited for.
     """
     result = BackfillResult()
     with ExitStack() as stack:
@@ -99,50 +88,29 @@ def run_backfill(
         claim_backfill(client, keys, f"{stretch.begin_ms}..{stretch.end_ms} of {', '.join(topics)}")
         claim_namespace(client, keys, settings.data)
         claim_spec(client, keys, settings.windows)
-        chosen = casts_of(settings, stretch, stop)
-        result.num_casts = len(chosen)
-        log.info("casts found", casts=len(chosen), namespace=keys.namespace)
-        for part in (topics, (settings.topics.labels,)):
-            if not stop():
-                run = _Run(settings, client, part, stretch=stretch, chosen=chosen, result=result)
+        first_pass = FirstPass(settings)
+        stack.callback(first_pass.close)
+        with suppress(StoppedError):
+            chosen = first_pass.casts_of(stretch, stop)
+            first_pass.close()
+            result.num_casts = len(chosen)
+            log.info("casts found", casts=len(chosen), namespace=keys.namespace)
+            for part in (topics, (settings.topics.labels,)):
+                make = partial(
+                    _Run,
+                    settings,
+                    client,
+                    part,
+                    ends=first_pass.ends,
+                    chosen=chosen,
+                    stretch=stretch,
+                    result=result,
+                )
+                run = patiently(make, stop)
                 stack.callback(run.consumer.close)
                 run.to_the_end(stop, close_open=close_open)
-        result.is_complete = not stop()
+            result.is_complete = not stop()
     return result
-
-
-def casts_of(settings: StreamerSettings, stretch: Stretch, stop: Callable[[], bool]) -> frozenset[str]:
-    """The casts whose first record that can be read lies in the stretch; the record may come out late or refused.
-
-    Raises:
-        BrokerUnavailableError: The broker does not answer, or has no such topic.
-    """
-    codecs = {topic: Codec.of(settings, topic) for topic in settings.reading_topics}
-    first_ms: dict[str, int] = {}
-    consumer = LogConsumer(settings.kafka, settings.consumer, settings.reading_topics)
-    try:
-        for partition in consumer.partitions:
-            consumer.seek(partition, consumer.beginning_offset(partition))
-            consumer.resume(partition)
-        consumer.take_rebalance()
-        while not consumer.at_end() and not stop():
-            for batch in consumer.poll():
-                for cast_id, log_time_ms in _first_seen(codecs[batch.source.topic].decode(batch)):
-                    first_ms.setdefault(cast_id, log_time_ms)
-    finally:
-        consumer.close()
-    return frozenset(cast_id for cast_id, log_time_ms in first_ms.items() if log_time_ms in stretch)
-
-
-def _first_seen(decoded: DecodedBatch) -> list[tuple[str, int]]:
-    """(cast, log time of its first record) in a batch."""
-    readings = decoded.readings
-    cast_C, first_C = np.unique(readings.cast_R, return_index=True)
-    found = dict(zip(cast_C.tolist(), readings.record_R[first_C].tolist(), strict=True))
-    first = {readings.cast_ids[cast]: index for cast, index in found.items()}
-    for index, event in decoded.controls:
-        first[event.cast_id] = min(index, first.get(event.cast_id, index))
-    return [(cast_id, int(decoded.log_time_M[index])) for cast_id, index in first.items()]
 
 
 class _Run:
@@ -154,8 +122,9 @@ class _Run:
         client: Client,
         topics: Sequence[str],
         *,
-        stretch: Stretch,
+        ends: Mapping[Partition, int],
         chosen: frozenset[str],
+        stretch: Stretch,
         result: BackfillResult,
     ) -> None:
         keys, data = Keys(settings.redis.namespace), settings.data
@@ -163,7 +132,12 @@ class _Run:
         self._skipped_s = 0.0
         self._result = result
         self._casts = CastStore(client, keys, data)
-        self.consumer = LogConsumer(settings.kafka, settings.consumer, topics)
+        positions = PositionStore(client, keys)
+        if topics == settings.reading_topics:
+            self.consumer = StretchLog(settings, topics, ends)
+        else:
+            self.consumer = StretchLog(settings, topics)
+            self.consumer.read_again = positions.load_all()
         self._service = _StretchService(
             settings,
             chosen,
@@ -171,8 +145,8 @@ class _Run:
             self.consumer,
             casts=self._casts,
             index=WindowIndex(client, keys, data, settings.windows),
-            positions=PositionStore(client, keys),
-            dead_letters=_CountedLetters(result.dead_letters),
+            positions=positions,
+            dead_letters=_CountedLetters(result.dead_letters, stretch, settings.topics.labels),
             metrics=StreamerMetrics(),
             health=Health(MAX_SILENCE_S),
             clock=lambda: time.monotonic() + self._skipped_s,
@@ -181,7 +155,7 @@ class _Run:
             },
         )
 
-    def to_the_end(self, stop: Callable[[], bool], *, close_open: bool) -> None:
+    def to_the_end(self, stop: StopRequest, *, close_open: bool) -> None:
         """Reads on, outages included, until all that lay in the topics is written."""
         self._service.run(lambda: stop() or self._service.is_done)
         if close_open and not stop():
@@ -189,9 +163,11 @@ class _Run:
             self._turn()  # nothing comes
             self._skipped_s += self._idle_s + 1
             self._turn()  # for so long
-        open_casts = [self._casts.open_casts(partition) for partition in self.consumer.partitions]
         self._result.num_records += self.consumer.num_records
-        self._result.num_open_casts += sum(map(len, open_casts))
+        self._result.num_open_casts += patiently(self._num_open_casts, stop)
+
+    def _num_open_casts(self) -> int:
+        return sum(len(self._casts.open_casts(partition)) for partition in self.consumer.partitions)
 
     def _turn(self) -> None:
         turns = iter([False, True])
@@ -210,7 +186,7 @@ class _StretchService(StreamerService):
         settings: StreamerSettings,
         chosen: frozenset[str],
         result: BackfillResult,
-        consumer: LogConsumer,
+        consumer: StretchLog,
         **parts: Any,
     ) -> None:
         super().__init__(settings, consumer=consumer, **parts)
@@ -248,7 +224,8 @@ class _StretchCodec(Codec):
         log_time_M = decoded.log_time_M
         decoded.readings = only(decoded.readings, self._chosen)
         decoded.controls = [each for each in decoded.controls if each[1].cast_id in self._chosen]
-        decoded.refused = [each for each in decoded.refused if int(log_time_M[each[0]]) in self._stretch]
+        entered_M = np.where(log_time_M == NO_TIME, batch.timestamp_M, log_time_M)
+        decoded.refused = [each for each in decoded.refused if int(entered_M[each[0]]) in self._stretch]
         return decoded
 
 
@@ -274,14 +251,27 @@ def only(readings: ReadingColumns, chosen: Collection[str]) -> ReadingColumns:
 
 
 class _CountedLetters(DeadLetters):
-    """Counts what the live stream has kept already."""
+    """Counts what the live stream has kept already.
 
-    def __init__(self, counts: Counter[str]) -> None:
+    Readings and events are chosen before; labels are read whole, and only those of the stretch count.
+    """
+
+    def __init__(self, counts: Counter[str], stretch: Stretch, labels: str) -> None:
         self._counts = counts
+        self._stretch = stretch
+        self._labels = labels
 
-    def add(self, record: Record, error: RecordError) -> None:  # noqa: ARG002 - as of all dead letters
+    def add(self, record: Record, error: RecordError) -> None:
         """Counts one."""
-        self._counts[error.reason] += 1
+        if record.topic != self._labels or _log_time(record) in self._stretch:
+            self._counts[error.reason] += 1
 
     def flush(self) -> None:
         """There is nothing to write."""
+
+
+def _log_time(record: Record) -> int:
+    try:
+        return log_time(record)
+    except RecordError:
+        return record.timestamp_ms

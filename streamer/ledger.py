@@ -26,11 +26,17 @@ from streamer.records import Partition
 from streamer.store.connection import Client, connect
 from streamer.store.counts import Counts, read_counts
 from streamer.store.keys import Keys
+from streamer.store.namespace import refuse_backfill
 from streamer.store.positions import Position, PositionStore
 
 _LATE = frozenset({"late", "partly_late"})
 # Between two looks at figures that do not balance: a batch in flight has moved on by then.
 _SECOND_LOOK_S = 1.0
+_NO_LEDGER = (
+    "it read all records, took those of its casts and wrote no dead letters, so its records cannot balance. "
+    "Ask for the ledger of the live namespace; a backfill of everything has the digest of the live one "
+    "(streamer status --hash)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +130,12 @@ def read_ledger(settings: StreamerSettings, *, patience_s: float = 10.0) -> Ledg
         patience_s: How long to wait for a moment in which no position moves.
 
     Raises:
+        RefusedError: A backfill has filled the namespace.
         StoreUnavailableError, BrokerUnavailableError: A server does not answer.
     """
     client = connect(settings.redis)
     try:
+        refuse_backfill(client, Keys(settings.redis.namespace), _NO_LEDGER)
         with LetterReader(settings.kafka, settings.topics.dead_letters) as letters:
             return _Reader(settings, client, letters).read(patience_s)
     finally:

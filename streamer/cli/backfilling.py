@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from streamer.backfill import Stretch, run_backfill
+from streamer.backfill import run_backfill
 from streamer.cli.options import DEFAULT_CONFIG, ConfigOption, read_settings
 from streamer.codec import parse_time
 from streamer.config import RedisConfig, StreamerSettings
 from streamer.errors import ConfigError
 from streamer.process import StopRequest
+from streamer.stretch import Stretch
 
 TIME = "2026-11-22T14:00:00Z, or epoch milliseconds"
 

@@ -83,6 +83,21 @@ def claim_backfill(client: Client, keys: Keys, what: str) -> None:
         )
 
 
+def refuse_backfill(client: Client, keys: Keys, why: str) -> None:
+    """Refuses what makes no sense on a namespace that a backfill has filled.
+
+    Args:
+        why: Goes on after "it holds the backfill of ...".
+
+    Raises:
+        RefusedError: A backfill has filled it.
+    """
+    with map_redis_errors("reading the namespace"):
+        what = _text(client.hget(keys.meta, "backfill"))
+    if what is not None:
+        raise RefusedError(f"namespace {keys.namespace} holds the backfill of {what}: {why}")
+
+
 def claim_spec(client: Client, keys: Keys, spec: WindowsConfig) -> None:
     """Writes a window spec under its name, or checks that the name still means the same, and registers it.
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from streamer_harness import Plant, contents, make_settings, member, ms, reader, story
+from streamer_harness import Plant, Sent, contents, make_settings, member, ms, reader, story
 
-from streamer.app import have_topics
-from streamer.backfill import BackfillResult, Stretch, run_backfill
+from streamer.app import have_topics, run_streamer
+from streamer.backfill import BackfillResult, run_backfill
 from streamer.cli.backfilling import backfill as backfill_command
 from streamer.cli.indexing import index
 from streamer.cli.running import status
@@ -23,12 +23,14 @@ from streamer.config import KafkaConfig, RedisConfig, StreamerSettings, WindowsC
 from streamer.errors import BrokerUnavailableError, ConfigError, RefusedError
 from streamer.kafka import end_offsets
 from streamer.kafka.log_consumer import LogConsumer
+from streamer.ledger import read_ledger
 from streamer.process import StopRequest
 from streamer.store.connection import Client, connect
 from streamer.store.content import content_hash
 from streamer.store.keys import Keys
 from streamer.store.namespace import claim_namespace, claim_spec
 from streamer.store.reading import WindowReader
+from streamer.stretch import FirstPass, Stretch
 
 ROOT = Path(__file__).parents[2]
 ALL = Stretch(0, 10**15)
@@ -165,14 +167,11 @@ def test_an_outage_in_the_middle_changes_nothing(
         return batches
 
     small = in_small_polls(again, 40)
-    # The first pass has no loop that waits for servers: it fails, and the command is started again.
-    monkeypatch.setattr("streamer.backfill.casts_of", lambda *_: frozenset({"S0", "S1", "S2", "S3"}))
     monkeypatch.setattr(LogConsumer, "poll", failing)
-    run_backfill(small, ALL, StopRequest())
+    assert run_backfill(small, ALL, StopRequest()).num_casts == 12
     monkeypatch.undo()
-    assert len(failed) == 2
-    kept = {each: what for each, what in windows(client, live).items() if each.startswith("S")}
-    assert windows(client, again) == kept
+    assert len(failed) == 3  # while it looked for the casts, in their readings, in the labels
+    assert windows(client, again) == windows(client, live)
 
 
 def test_casts_open_at_the_end_stay_open_unless_nothing_more_will_come(
@@ -196,6 +195,63 @@ def test_casts_open_at_the_end_stay_open_unless_nothing_more_will_come(
     plant.feed([plant.reading("A", step, at=step) for step in range(12, 20)])
     assert backfill(into(settings, "open")).num_open_casts == 1
     assert len(reader(client, into(settings, "open")).sealed()) == 3
+
+
+def test_what_comes_while_a_backfill_runs_is_taken_by_the_next_run(
+    settings: StreamerSettings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cast that begins behind the end of the first pass, with a label long before it."""
+    plant = Plant(settings)
+    have_topics(settings)
+    log = [*(plant.reading("A", step) for step in range(12)), plant.label("B", True, 3)]
+    later = [plant.reading("B", step) for step in range(20, 27)]
+    plant.feed(log)
+    again, look = into(settings, "again"), FirstPass.casts_of
+
+    def while_more_comes(*arguments: Any) -> frozenset[str]:
+        found = look(*arguments)
+        plant.feed(later)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FirstPass, "casts_of", while_more_comes)
+        result = backfill(again, close_open=True)
+    assert (result.num_casts, result.num_open_casts, result.num_records) == (1, 0, 13)
+    rest = [
+        *(plant.reading("B", step) for step in range(27, 30)),
+        plant.end("B", 29),
+        *plant.time_passes(100),
+    ]
+    plant.feed(rest)
+    assert backfill(again, close_open=True).num_casts == 10
+    with member(settings) as one:
+        one.consume(len(log) + len(later) + len(rest))
+        one.let_time_pass(100)
+    expected = windows(client, settings)
+    assert windows(client, again) == expected
+    assert {verdict for address, (_, verdict) in expected.items() if address.startswith("B/")} == {True}
+
+
+def test_records_that_cannot_be_used_count_where_they_lie(live: StreamerSettings) -> None:
+    """By their log time; those that tell none by Kafka's time, which is today's."""
+    labels, odd = live.topics.labels, ("sent-at", b"soon")
+    plant = Plant(live)
+    plant.feed([Sent(labels, "S1", b"{}", 15), Sent(labels, "S1", b"{}", 95)])
+    plant.feed([Sent(labels, "S1", b"{", None, (odd,)), plant.raw("S1", b"{}", None, odd)])
+    part = backfill(into(live, "part"), Stretch(ms(9), ms(29))).dead_letters
+    assert {reason: n for reason, n in part.items() if reason != "late"} == {"bad_json": 1, "bad_label": 1}
+    everything = backfill(into(live, "all")).dead_letters
+    assert everything["bad_label"] == 2
+    assert everything["bad_json"] + everything["bad_sent_at"] == 3
+
+
+def test_nobody_reads_live_into_a_backfill_or_asks_for_its_ledger(live: StreamerSettings) -> None:
+    again = into(live, "again")
+    backfill(again)
+    with pytest.raises(RefusedError, match=r"holds the backfill of 0\.\..*a redis.namespace of its own"):
+        run_streamer(again, StopRequest())
+    with pytest.raises(RefusedError, match=r"holds the backfill of 0\.\..*its records cannot balance"):
+        read_ledger(again)
 
 
 def test_a_namespace_that_holds_something_else_is_refused(live: StreamerSettings) -> None:
