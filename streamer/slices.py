@@ -1,6 +1,6 @@
 """Columns of byte strings that stay in one buffer until somebody asks for one: keys and headers are asked for rarely.
 
-Shape suffix: M records of one batch.
+Shape suffixes: M records of one batch, L bytes of each.
 """
 
 from __future__ import annotations
@@ -52,6 +52,16 @@ class Slices(Sequence[bytes | None]):
             return None
         number_M: IntArray = digit_MD.astype(np.int64) @ (10 ** np.arange(length - 1, -1, -1, dtype=np.int64))
         return number_M
+
+    def common(self) -> bytes | None:
+        """The one byte string that all of them are, None if they differ or one is null."""
+        length_M = self.end_M - self.start_M
+        length = int(length_M[0])
+        if length < 0 or (length_M != length).any():
+            return None
+        bytes_B = np.frombuffer(self.buffer, dtype=np.uint8)
+        letters_ML = bytes_B[self.start_M[:, np.newaxis] + np.arange(length)]
+        return bytes(letters_ML[0]) if (letters_ML == letters_ML[0]).all() else None
 
     def to_list(self) -> list[bytes | None]:
         """All of them, cut out of the buffer."""

@@ -127,6 +127,8 @@ def _alike(headers_M: Sequence[Headers]) -> Headers | None:
     if isinstance(headers_M, HeaderColumn) and (names := headers_M.uniform_names()) is not None:
         if CONTENT_TYPE not in names:
             return ()
+        if said := headers_M.values[names.index(CONTENT_TYPE)].common():
+            return ((CONTENT_TYPE, said),)
     elif len(set(map(len, headers_M))) != 1:
         return None
     for place, (name, value) in enumerate(headers_M[0]):

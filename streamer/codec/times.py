@@ -41,7 +41,7 @@ def log_time(record: Record) -> int:
 
 def log_times(batch: RecordBatch) -> tuple[IntArray, list[tuple[int, RecordError]]]:
     """`log_time` of each record, `NO_TIME` where it is unusable, and what is wrong with these."""
-    if batch.headers is None:
+    if batch.headers is None or _none_says(SENT_AT, batch.headers):
         return batch.timestamp_M, []
     alike_M = _sent_at_alike(batch.headers)
     if alike_M is not None:
@@ -56,6 +56,12 @@ def log_times(batch: RecordBatch) -> tuple[IntArray, list[tuple[int, RecordError
         if sent_at is not None:
             log_time_M[index] = sent_at
     return log_time_M, refused
+
+
+def _none_says(name: str, headers_M: Sequence[Headers]) -> bool:
+    """Whether it is plain at a glance that no record has a header of that name."""
+    names = headers_M.uniform_names() if isinstance(headers_M, HeaderColumn) else None
+    return names is not None and name not in names
 
 
 def _sent_at_alike(headers_M: Sequence[Headers]) -> IntArray | None:

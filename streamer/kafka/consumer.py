@@ -64,6 +64,7 @@ class GroupConsumer:
                 partition_assignment_strategy=[ASSIGNORS[consumer.assignment]],
                 fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
                 fetch_max_bytes=FETCH_MAX_BYTES,
+                max_partition_fetch_bytes=FETCH_MAX_BYTES,
             )
             self._notes.consumer = self._consumer
             self._path: ReadPath = "seam" if consumer.fast_path == "auto" and seam.is_tested() else "public"
