@@ -293,7 +293,10 @@ class OpenRows:
         runs: dict[int, list[Run]] = {}
         for block, run in (*values, *flags):
             runs.setdefault(block, []).append(run)
-        yield from runs.items()
+        for block, some in runs.items():
+            if len(some) == 2 and len(some[0].data) == tail and len(some[1].data) == block_steps:
+                some = [Run(0, some[0].data + some[1].data)]
+            yield block, some
 
     def _cell_runs(
         self, step_N: IntArray, value_NF: FloatArray, dirty_NF: BoolArray, block_steps: int

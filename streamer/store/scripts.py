@@ -37,14 +37,20 @@ local floats, steps = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
 at = at + 2
 local empty  -- a block of NaN; made once, since that costs more than all the rest
 for k = 2, #KEYS do
-  if redis.call('EXISTS', KEYS[k]) == 0 then
-    empty = empty or string.rep('\\0\\0\\192\\127', floats) .. string.rep('\\0', steps)
-    redis.call('SET', KEYS[k], empty)
-  end
   at = at + 1
-  for _ = 1, tonumber(ARGV[at]) do
-    redis.call('SETRANGE', KEYS[k], ARGV[at + 1], ARGV[at + 2])
+  local runs = tonumber(ARGV[at])
+  if runs == 1 and #ARGV[at + 2] == 4 * floats + steps then  -- all of the block
+    redis.call('SET', KEYS[k], ARGV[at + 2])
     at = at + 2
+  else
+    if redis.call('EXISTS', KEYS[k]) == 0 then
+      empty = empty or string.rep('\\0\\0\\192\\127', floats) .. string.rep('\\0', steps)
+      redis.call('SET', KEYS[k], empty)
+    end
+    for _ = 1, runs do
+      redis.call('SETRANGE', KEYS[k], ARGV[at + 1], ARGV[at + 2])
+      at = at + 2
+    end
   end
 end
 add(cast, 'version', 1)
