@@ -133,8 +133,8 @@ class Stopping:
             partition=str(partition),
             offset=stop.offset,
             why=str(stop),
-            mend="mend the configuration and restart, or mend the senders and `streamer breaker resume "
-            f"{partition}`; then `streamer dead-letters replay --topic {partition.topic} --all`",
+            mend=f"mend the configuration and restart, or mend the senders and `{resume_command(partition)}`; then "
+            f"`streamer dead-letters replay --topic {partition.topic} --all`",
         )
 
     def released(self) -> list[Partition]:
@@ -171,3 +171,8 @@ def config_digest(settings: StreamerSettings) -> str:
     """Of all that decides whether a record can be used."""
     sections = settings.model_dump(mode="json", exclude=_NO_MATTER)
     return hashlib.sha256(msgspec.json.encode(sections, order="sorted")).hexdigest()[:16]
+
+
+def resume_command(partition: Partition) -> str:
+    """What an operator types to let a partition go on."""
+    return f"streamer breaker resume {partition}"

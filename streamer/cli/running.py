@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,11 +16,14 @@ from streamer.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, read_
 from streamer.config import StreamerSettings
 from streamer.kafka import end_offsets
 from streamer.process import StopRequest
+from streamer.stopping import resume_command
 from streamer.store.connection import connect
 from streamer.store.content import content_hash
 from streamer.store.keys import Keys
+from streamer.store.namespace import check_namespace
 from streamer.store.positions import PositionStore
 from streamer.store.reading import WindowReader
+from streamer.store.stops import StopStore
 from streamer.store.summary import summarise
 
 
@@ -46,7 +49,7 @@ def status(
         bool, typer.Option("--hash", help="Digest over all sealed windows and their labels; reads all rows.")
     ] = False,
 ) -> None:
-    """Counts what the namespace holds, and how far the group is behind."""
+    """Counts what the namespace holds, how far the group is behind, and which partitions are stopped."""
     settings = read_settings(config)
     report = _status(settings)
     if with_hash:
@@ -55,15 +58,20 @@ def status(
         typer.echo(json.dumps(report))
         return
     table = Table(show_header=False, box=None)
+    stopped = report.pop("stopped")
     for name, value in report.items():
         table.add_row(name.replace("_", " "), _words(value))
     Console().print(table)
+    for partition, stop in stopped.items():
+        line = f"{partition} is stopped at offset {stop['offset']:,}: {stop['why']}; mend that, then {stop['resume']}"
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _content_hash(settings: StreamerSettings) -> str:
     client = connect(settings.redis)
     try:
         keys = Keys(settings.redis.namespace)
+        check_namespace(client, keys, settings.data)
         return content_hash(WindowReader(client, keys, settings.data, settings.windows))
     finally:
         client.close()
@@ -77,13 +85,14 @@ def _words(value: int | str | dict[str, int]) -> str:
     return ", ".join(f"{key} {number:,}" for key, number in value.items()) or "none"
 
 
-def _status(settings: StreamerSettings) -> dict[str, int | str | dict[str, int]]:
+def _status(settings: StreamerSettings) -> dict[str, Any]:
     client = connect(settings.redis)
     keys = Keys(settings.redis.namespace)
     topics = settings.topics
     try:
         summary = summarise(client, keys, settings.windows.name)
         positions = PositionStore(client, keys).load_all()
+        stops = StopStore(client, keys).load_all()
     finally:
         client.close()
     ends = end_offsets(settings.kafka, (*settings.reading_topics, topics.labels, topics.dead_letters))
@@ -105,4 +114,8 @@ def _status(settings: StreamerSettings) -> dict[str, int | str | dict[str, int]]
         "dead_letters": sum(end for partition, end in ends.items() if partition.topic == topics.dead_letters),
         "lag": sum(lag.values()),
         "lag_by_partition": lag,
+        "stopped": {
+            str(partition): {"offset": stop.offset, "why": str(stop), "resume": resume_command(partition)}
+            for partition, stop in stops.items()
+        },
     }

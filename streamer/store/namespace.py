@@ -51,18 +51,31 @@ def claim_namespace(client: Client, keys: Keys, data: DataConfig) -> None:
             f"writes {LAYOUT}; use another redis.namespace, and fill it from the topics with --reset or "
             "streamer backfill"
         )
-    if theirs == ours:
-        return
-    held = DataConfig.model_validate_json(theirs or "{}")
+    _compare(keys, DataConfig.model_validate_json(theirs or "{}"), data)
+
+
+def check_namespace(client: Client, keys: Keys, data: DataConfig) -> None:
+    """Checks that what the namespace fixes is what we are configured for; one that nobody has written to passes.
+
+    Raises:
+        RefusedError: It was written with other sensors, units, period, grid or block size.
+    """
+    held = read_namespace(client, keys)
+    if held is not None:
+        _compare(keys, held, data)
+
+
+def _compare(keys: Keys, held: DataConfig, data: DataConfig) -> None:
     faults = [
         f"{name}: it has {_show(getattr(held, name))}, the configuration says {_show(getattr(data, name))}"
         for name in DataConfig.model_fields
         if getattr(held, name) != getattr(data, name)
     ]
-    raise RefusedError(
-        f"namespace {keys.namespace} was written with other data; " + "; ".join(faults)
-        + "; use another redis.namespace or the old values"
-    )  # fmt: skip
+    if faults:
+        raise RefusedError(
+            f"namespace {keys.namespace} was written with other data; " + "; ".join(faults)
+            + "; use another redis.namespace or the old values"
+        )  # fmt: skip
 
 
 def claim_backfill(client: Client, keys: Keys, what: str) -> None:

@@ -342,6 +342,9 @@ def test_the_backfill_command_says_what_it_did(
     }
     status(again_config(config, again), as_json=True, with_hash=True)
     assert printed(capsys)["content_hash"] == digest(client, again)
+    other = again.model_copy(update={"data": again.data.model_copy(update={"period_ms": 500})})
+    with pytest.raises(RefusedError, match="period_ms: it has 1000, the configuration says 500"):
+        status(again_config(config, other), with_hash=True)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from streamer.records import Partition
 from streamer.stopping import config_digest
 from streamer.store.connection import map_redis_errors
 from streamer.store.stops import StopStore
+from streamer.store.totals import partition_of as named
 
 # Trips at the 11th bad record behind 20 good ones: then more than half of the last 20 failed.
 BREAKER = BreakerConfig(share=0.5, min_records=10, window_records=20)
@@ -49,8 +50,7 @@ def patient(settings: StreamerSettings) -> StreamerSettings:
 
 
 def partition_of(one: Member, cast_id: str) -> Partition:
-    topic, _, number = one.client.hget(one.keys.cast(cast_id), "source").decode().rpartition("/")
-    return Partition(topic, int(number))
+    return named(one.client.hget(one.keys.cast(cast_id), "source").decode())
 
 
 def other_cast(one: Member, plant: Plant) -> str:
@@ -103,6 +103,17 @@ def test_the_others_go_on_and_everybody_can_see_it(
         plant.feed([plant.reading(other, step) for step in range(1, 5)])
         one.run_until(lambda: one.client.hget(one.keys.cast(other), "records:applied") == b"5")
         assert one.metrics.registry.get_sample_value("casting_streamer_ready") == 0
+        resume = f"streamer breaker resume {stopped}"
+        assert as_json(run("status", "--json"))["stopped"] == {
+            str(stopped): {
+                "offset": 31,
+                "why": "11 of its last 20 records failed (future_stamp 11)",
+                "resume": resume,
+            }
+        }
+        said = run("status")[1]
+        assert f"{stopped} is stopped at offset 31: 11 of its last 20 records failed" in said
+        assert resume in said
         code, out = run("breaker", "list")
         assert code == 1
         assert re.search(rf"{stopped} +20\d\d-.* 31 +11 of its last 20 records failed", out)
@@ -155,6 +166,7 @@ def test_an_operator_lets_it_go_on_without_a_restart(
         assert one.health.why_not_ready() is None
         assert one.metrics.registry.get_sample_value("casting_streamer_ready") == 1
         assert run("breaker", "list") == (0, "no partition is stopped\n")
+        assert as_json(run("status", "--json"))["stopped"] == {}
         assert len(origins(dead_letters(settings, 15))) == 15
 
 
