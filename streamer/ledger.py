@@ -136,7 +136,7 @@ def read_ledger(settings: StreamerSettings, *, patience_s: float = 10.0) -> Ledg
     client = connect(settings.redis)
     try:
         refuse_backfill(client, Keys(settings.redis.namespace), _NO_LEDGER)
-        with LetterReader(settings.kafka, settings.topics.dead_letters) as letters:
+        with LetterReader(settings.kafka, settings.topics.dead_letters, settings.redis.namespace) as letters:
             return _Reader(settings, client, letters).read(patience_s)
     finally:
         client.close()
@@ -180,8 +180,7 @@ class _Reader:
 
     def _note_letters(self) -> None:
         for letter in self._letters.new():
-            ours = letter.namespace in (None, self._settings.redis.namespace)
-            if ours and letter.reason not in _LATE:
+            if letter.reason not in _LATE:
                 self._origins[letter.origin.source].add(letter.origin.offset)
 
 

@@ -22,7 +22,7 @@ from streamer.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, read_
 from streamer.config import StreamerSettings
 from streamer.dead_letters import DeadLetter, LetterReader, Origin, Outcome, Replayer
 from streamer.errors import CastingError, ConfigError
-from streamer.kafka import Producer
+from streamer.kafka import Producer, end_offsets
 from streamer.records import Partition
 from streamer.store.connection import connect
 from streamer.store.keys import Keys
@@ -64,26 +64,34 @@ def list_letters(
     settings = read_settings(config)
     wanted = _filter(reason, topic, since)
     reasons: Counter[str] = Counter()
-    with LetterReader(settings.kafka, settings.topics.dead_letters) as reader:
-        chosen = _counted((letter for letter in _distinct(reader.new()) if wanted(letter)), reasons)
+    with _letters(settings) as reader:
+        chosen = _counted(
+            (letter for letter in _distinct(reader.new(), defaultdict(set)) if wanted(letter)), reasons
+        )
         letters = sorted(nlargest(limit, chosen, key=_age), key=_age)
-        num_foreign = reader.num_foreign
+        left_out = {"foreign": reader.num_foreign, "elsewhere": reader.num_elsewhere}
     held = _held(settings, letters)
     if as_json:
         rows = [_facts(letter, claim) for letter, claim in zip(letters, held, strict=True)]
         report = {"total": reasons.total(), "by_reason": dict(reasons.most_common()), "letters": rows}
-        typer.echo(json.dumps(report | {"foreign": num_foreign}))
+        typer.echo(json.dumps(report | left_out))
         return
     console = Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
     console.print(_table(letters, held, with_message=console.width >= _WIDE))
-    console.print(Text(_summary(reasons, len(letters), num_foreign)))
+    console.print(Text(_summary(reasons, len(letters), **left_out)))
 
 
-def _summary(reasons: Counter[str], num_shown: int, num_foreign: int) -> str:
+def _letters(settings: StreamerSettings) -> LetterReader:
+    return LetterReader(settings.kafka, settings.topics.dead_letters, settings.redis.namespace)
+
+
+def _summary(reasons: Counter[str], num_shown: int, foreign: int, elsewhere: int) -> str:
     by_reason = ", ".join(f"{printable(reason)} {number:,}" for reason, number in reasons.most_common())
     lines = f"{reasons.total():,} dead letters, {num_shown:,} shown. {by_reason}".rstrip()
-    if num_foreign:
-        lines += f"\n{num_foreign:,} records of the topic do not say where they came from"
+    if foreign:
+        lines += f"\n{foreign:,} records of the topic do not say where they came from"
+    if elsewhere:
+        lines += f"\n{elsewhere:,} dead letters of other namespaces are left out"
     return lines
 
 
@@ -117,11 +125,12 @@ def show(
     """Shows one dead letter: what was wrong, its headers and its value."""
     settings, wanted = read_settings(config), Origin.parse(origin)
     found = None
-    with LetterReader(settings.kafka, settings.topics.dead_letters) as reader:
+    with _letters(settings) as reader:
         for letter in reader.new():
             found = letter if letter.origin == wanted else found
     if found is None:
-        raise CastingError(f"{settings.topics.dead_letters} holds no dead letter of {wanted}")
+        topic, namespace = settings.topics.dead_letters, settings.redis.namespace
+        raise CastingError(f"{topic} holds no dead letter of {wanted} for namespace {namespace}")
     (claim,) = _held(settings, [found])
     if as_json:
         headers = [[name, None if value is None else _base64(value)] for name, value in found.headers]
@@ -163,13 +172,10 @@ def replay(
     client = connect(settings.redis)
     try:
         store = ReplayStore(client, Keys(settings.redis.namespace))
-        with (
-            LetterReader(settings.kafka, settings.topics.dead_letters) as reader,
-            Producer(settings.kafka) as producer,
-        ):
-            topics = (*settings.reading_topics, settings.topics.labels)
-            replayer = Replayer(settings.kafka, producer, store, topics)
-            letters = (letter for letter in _noted(_distinct(reader.new()), kept) if chosen(letter))
+        with _letters(settings) as reader, Producer(settings.kafka) as producer:
+            partitions = end_offsets(settings.kafka, (*settings.reading_topics, settings.topics.labels))
+            replayer = Replayer(settings.kafka, producer, store, partitions)
+            letters = (letter for letter in _distinct(reader.new(), kept) if chosen(letter))
             outcomes += replayer.replay(letters, dry_run=dry_run)
         if not dry_run:
             store.forget(kept, before_ms=int(time.time() * 1000) - _FORGET_AFTER_MS)
@@ -241,19 +247,13 @@ def _age(letter: DeadLetter) -> tuple[int, Origin]:
     return letter.at_ms, letter.origin
 
 
-def _distinct(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-    """One dead letter of each record: a crash may leave a second one."""
-    seen: set[Origin] = set()
+def _distinct(letters: Iterable[DeadLetter], kept: dict[Partition, set[int]]) -> Iterator[DeadLetter]:
+    """One dead letter of each record, noted as kept: a crash may leave a second one."""
     for letter in letters:
-        if letter.origin not in seen:
-            seen.add(letter.origin)
+        offsets = kept[letter.origin.source]
+        if letter.origin.offset not in offsets:
+            offsets.add(letter.origin.offset)
             yield letter
-
-
-def _noted(letters: Iterable[DeadLetter], kept: dict[Partition, set[int]]) -> Iterator[DeadLetter]:
-    for letter in letters:
-        kept[letter.origin.source].add(letter.origin.offset)
-        yield letter
 
 
 def _held(settings: StreamerSettings, letters: Iterable[DeadLetter]) -> list[Claim | None]:

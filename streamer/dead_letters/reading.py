@@ -18,18 +18,24 @@ PATIENCE_S = 30.0
 class LetterReader:
     """Reads the dead-letter topic; each call of `new` gives what came since the last one.
 
+    Args:
+        namespace: Leaves out what was judged for others, who may judge otherwise; None: leaves nothing out.
+
     Attributes:
         num_foreign: Records so far that do not say from which record they came; they are left out.
+        num_elsewhere: Dead letters so far of other namespaces.
 
     Raises:
         BrokerUnavailableError: From every method, when the broker does not answer or there is no such topic.
     """
 
-    def __init__(self, config: KafkaConfig, topic: str) -> None:
+    def __init__(self, config: KafkaConfig, topic: str, namespace: str | None = None) -> None:
         self._config = config
         self._topic = topic
+        self._namespace = namespace
         self._reader = TopicReader(config, topic)
         self.num_foreign = 0
+        self.num_elsewhere = 0
 
     def new(self) -> Iterator[DeadLetter]:
         """What has not been read yet, up to the end that the topic has now; oldest first in each partition."""
@@ -46,9 +52,12 @@ class LetterReader:
                 )
             for record in records:
                 letter = read_letter(record)
-                self.num_foreign += letter is None
-                if letter is not None:
+                if letter is None:
+                    self.num_foreign += 1
+                elif self._namespace is None or letter.namespace in (None, self._namespace):
                     yield letter
+                else:
+                    self.num_elsewhere += 1
 
     def _is_at(self, ends: dict[Partition, int]) -> bool:
         positions = self._reader.positions()

@@ -22,6 +22,7 @@ from streamer.config import KafkaConfig
 from streamer.dead_letters.letter import DeadLetter, Origin
 from streamer.errors import BrokerUnavailableError
 from streamer.kafka import Producer
+from streamer.records import Partition
 from streamer.store.replays import Claim, ReplayStore
 
 # Smaller: more round trips. Larger: more records that a crash may send twice.
@@ -34,7 +35,8 @@ class Outcome:
 
     Attributes:
         word: ``sent``, ``would_send`` (dry run), ``sent_before``, ``claimed`` (by another run), ``cut`` (not whole),
-            ``empty`` or ``not_ours`` (of a topic that this configuration does not read).
+            ``empty``, ``not_ours`` (of a topic that this configuration does not read) or ``no_partition`` (that it
+            came from).
     """
 
     origin: Origin
@@ -46,7 +48,7 @@ class Replayer:
     """Sends records again.
 
     Args:
-        topics: Those that the streamer reads; a record goes back to none else.
+        partitions: Those that the streamer reads; a record goes back to none else.
         clock: Epoch seconds.
     """
 
@@ -55,12 +57,13 @@ class Replayer:
         config: KafkaConfig,
         producer: Producer,
         store: ReplayStore,
-        topics: Collection[str],
+        partitions: Collection[Partition],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._producer = producer
         self._store = store
-        self._topics = frozenset(topics)
+        self._partitions = frozenset(partitions)
+        self._topics = sorted({partition.topic for partition in partitions})
         self._clock = clock
         self._run = uuid.uuid4().hex
         # Longer than a flush may take, so that a claim which ran out is that of a run that is no more.
@@ -91,8 +94,13 @@ class Replayer:
         if letter.key is None and letter.value is None:
             return Outcome(letter.origin, "empty", "neither key nor value: there is nothing to send")
         if letter.origin.topic not in self._topics:
-            message = f"topics of this configuration are {', '.join(sorted(self._topics))}"
+            message = f"topics of this configuration are {', '.join(self._topics)}"
             return Outcome(letter.origin, "not_ours", message)
+        if letter.origin.source not in self._partitions:
+            message = (
+                f"{letter.origin.topic} has no partition {letter.origin.partition} any more to send it to"
+            )
+            return Outcome(letter.origin, "no_partition", message)
         return None
 
     def _would_send(self, letters: Sequence[DeadLetter]) -> Iterable[Outcome]:

@@ -11,6 +11,8 @@ from streamer.records import Record
 # stands still. Smaller: more values are cut.
 MAX_RECORD_BYTES = 1_000_000
 MAX_MESSAGE_BYTES = 1_000
+# The lengths of its name and of its value, at most; in a request they stand beside each header.
+_HEADER_BYTES = 10
 
 
 class DeadLetters:
@@ -50,11 +52,11 @@ def pack(
     """Key, value and headers of the dead letter of a record."""
     key, value = record.key, record.value
     theirs = [(name, b"" if each is None else each) for name, each in record.headers]
-    ours = _reasons(record, error, namespace)
-    room = MAX_RECORD_BYTES - _size(theirs) - _size(ours)
+    ours, nulls = _reasons(record, error, namespace), _nulls(record)
+    room = MAX_RECORD_BYTES - _size(theirs) - _size(ours) - _size(nulls)
     if room < 0:
         ours.append((names.NUM_DROPPED, b"%d" % len(theirs)))
-        room, theirs = MAX_RECORD_BYTES - _size(ours), []
+        room, theirs, nulls = MAX_RECORD_BYTES - _size(ours), [], []
     if key is not None and len(key) > room:
         ours.append((names.KEY_BYTES, b"%d" % len(key)))
         key = key[:room]
@@ -65,7 +67,7 @@ def pack(
     if key is None and value is None:
         value = b""
         ours.append((names.NO_VALUE, b"1"))
-    return key, value, [*theirs, *ours]
+    return key, value, [*theirs, *ours, *nulls]
 
 
 def _reasons(record: Record, error: RecordError, namespace: str | None) -> list[tuple[str, bytes]]:
@@ -81,11 +83,13 @@ def _reasons(record: Record, error: RecordError, namespace: str | None) -> list[
     ]
     if namespace is not None:
         ours.append((names.NAMESPACE, namespace.encode()))
-    nulls = [str(place) for place, (_, value) in enumerate(record.headers) if value is None]
-    if nulls:
-        ours.append((names.NULLS, ",".join(nulls).encode()))
     return ours
 
 
+def _nulls(record: Record) -> list[tuple[str, bytes]]:
+    places = [str(place) for place, (_, value) in enumerate(record.headers) if value is None]
+    return [(names.NULLS, ",".join(places).encode())] if places else []
+
+
 def _size(headers: list[tuple[str, bytes]]) -> int:
-    return sum(len(name.encode()) + len(value) for name, value in headers)
+    return sum(len(name.encode()) + len(value) + _HEADER_BYTES for name, value in headers)

@@ -146,9 +146,14 @@ def test_late_records_are_sent_again_only_by_name(settings: StreamerSettings, ru
 
 def test_what_cannot_be_sent_again_says_why(settings: StreamerSettings, run: Run) -> None:
     foreign = Record("elsewhere", 0, 3, ms(0), b"A", b"{", ())
-    add_letters(settings, bad(settings, 1, value=b"v" * 1_000_001), (foreign, RecordError("bad_json", "x")))
+    error = RecordError("bad_json", "x")
+    gone = Record(settings.topics.readings, 7, 3, ms(0), b"A", b"{", ())
+    cut = bad(settings, 1, value=b"v" * 1_000_001)
+    add_letters(settings, cut, (foreign, error), (gone, error), bad(settings, 2))
     code, out = run("dead-letters", "replay", "--all")
     assert code == 1
+    assert f"{settings.topics.readings}/7@3: {settings.topics.readings} has no partition 7 any more" in out
+    assert "sent 1" in out
     assert (
         f"{settings.topics.readings}/1@1: not whole, so it cannot be sent again: value.bytes 1000001" in out
     )
@@ -179,6 +184,21 @@ def test_the_list_counts_by_reason_and_shows_the_newest(settings: StreamerSettin
     assert as_json(run("dead-letters", "list", "--since", "2099-01-01T00:00:00Z", "--json"))["total"] == 0
     with pytest.raises(ConfigError, match="--since yesterday: expected"):
         run("dead-letters", "list", "--since", "yesterday")
+
+
+def test_dead_letters_of_other_namespaces_are_left_alone(settings: StreamerSettings, run: Run) -> None:
+    """Another configuration could not use these records; ours could, or says so itself."""
+    elsewhere = settings.model_copy(
+        update={"redis": settings.redis.model_copy(update={"namespace": "elsewhere"})}
+    )
+    add_letters(elsewhere, bad(settings, 1, reason="late"), bad(settings, 2))
+    add_letters(settings, bad(settings, 1, reason="bad_time"))
+    report = as_json(run("dead-letters", "list", "--json"))
+    assert (report["by_reason"], report["elsewhere"]) == ({"bad_time": 1}, 2)
+    assert "2 dead letters of other namespaces are left out" in run("dead-letters", "list")[1]
+    assert as_json(run("dead-letters", "replay", "--all", "--json"))["counts"] == {"sent": 1}
+    with pytest.raises(CastingError, match=f"@2 for namespace {settings.redis.namespace}"):
+        run("dead-letters", "show", f"{settings.topics.readings}/1@2")
 
 
 def test_no_control_character_reaches_the_terminal(settings: StreamerSettings, run: Run) -> None:
@@ -223,8 +243,8 @@ def test_a_run_that_died_after_sending_can_be_repeated(settings: StreamerSetting
 
     def replay(kind: type[Producer], later_s: float = 0.0) -> list[Outcome]:
         with kind(settings.kafka) as producer:
-            topics = [settings.topics.readings]
-            replayer = Replayer(settings.kafka, producer, store, topics, clock=lambda: now + later_s)
+            ours = [Partition(settings.topics.readings, 1)]
+            replayer = Replayer(settings.kafka, producer, store, ours, clock=lambda: now + later_s)
             return list(replayer.replay(all_letters(settings)))
 
     with pytest.raises(BrokerUnavailableError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from streamer.dead_letters import DeadLetter, Origin
 from streamer.dead_letters.letter import read_letter
@@ -102,6 +103,29 @@ def test_what_makes_it_too_large_is_cut_and_it_says_so(large: Record, said: str)
     assert letter
     assert letter.cut == said
     assert letter.reason == "bad_json"
+
+
+@pytest.mark.parametrize(
+    ("header", "num", "said"),
+    [
+        (("h", b""), 50_000, "value.bytes 1000000"),
+        (("h", b""), 200_000, "value.bytes 1000000, headers.dropped 200000"),
+        (("h", None), 200_000, "value.bytes 1000000, headers.dropped 200000"),
+    ],
+)
+def test_a_crowd_of_headers_makes_no_record_that_a_broker_refuses(
+    header: tuple[str, bytes | None], num: int, said: str
+) -> None:
+    dead = written(record(value=b"v" * MAX_RECORD_BYTES, headers=(header,) * num))
+    batch = DefaultRecordBatchBuilder(
+        magic=2, compression_type=0, is_transactional=False, producer_id=1, producer_epoch=0, base_sequence=0,
+        batch_size=1,
+    )  # fmt: skip
+    batch.append(0, dead.timestamp_ms, dead.key, dead.value, dead.headers)
+    assert len(batch.build()) <= 1_048_588  # what brokers take unless they are told otherwise
+    letter = read_letter(dead)
+    assert letter
+    assert letter.cut == said
 
 
 def test_a_long_message_is_cut_between_bytes_and_still_read() -> None:
