@@ -144,7 +144,7 @@ class RetentionConfig(Section):
     max_age_s: float | None = Field(None, gt=0, description="by log time of the first record; null: for good")
     max_casts: int | None = Field(None, ge=1, description="null: as many as come")
     max_bytes: int | None = Field(None, ge=1_000_000, description="of rows and index; null: as many as come")
-    # Smaller than the topics are kept: a replayed reading makes a new cast of an old one. Larger: 1 kB a cast.
+    # Smaller than the topics are kept: a replayed reading makes a new cast of an old one. Larger: 2 kB a cast.
     stubs_s: float = Field(
         30 * 86_400.0, gt=0, description="how long span and labels of an evicted cast stay"
     )

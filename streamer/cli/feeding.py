@@ -16,6 +16,7 @@ from streamer.errors import ConfigError
 from streamer.feeding import feed_kafka
 from streamer.plant.events import PlantEvent
 from streamer.plant.recording import Recording
+from streamer.plant.regimes import SENSORS
 from streamer.plant.simulator import Simulator, SimulatorConfig
 from streamer.process import StopRequest
 
@@ -40,6 +41,11 @@ def simulate(
 ) -> int:
     """Feeds casts of a simulated plant into Kafka: drift, late readings and delayed labels included."""
     settings = read_settings(config)
+    if silent := sorted(set(settings.data.sensor_names) - set(SENSORS)):
+        raise ConfigError(
+            f"{config}: data.sensors {', '.join(silent)} would never say anything; "
+            f"the simulated plant has {', '.join(SENSORS)}"
+        )
     plant = SimulatorConfig(
         seed=seed,
         num_casts=casts,
@@ -49,7 +55,7 @@ def simulate(
         regime_changes=tuple(regime_change),
         period_ms=settings.data.period_ms,
     )
-    return _feed(settings, Simulator(plant).events(), speed, None)
+    return _feed(config, settings, Simulator(plant).events(), speed, None)
 
 
 def replay(
@@ -74,10 +80,17 @@ def replay(
             f"the recording {recording} has {', '.join(source.sensors)}"
         )
     events = source.events(chunk_rows=chunk_rows, hold_back_labels=hold_back_labels)
-    return _feed(settings, events, speed, source.num_readings)
+    return _feed(config, settings, events, speed, source.num_readings)
 
 
-def _feed(settings: StreamerSettings, events: Iterator[PlantEvent], speed: float, total: int | None) -> int:
+def _feed(
+    config: Path, settings: StreamerSettings, events: Iterator[PlantEvent], speed: float, total: int | None
+) -> int:
+    if settings.topics.readings not in settings.reading_topics:
+        raise ConfigError(
+            f"{config}: readings would go to topics.readings {settings.topics.readings}, which no source reads; "
+            f"sources read {', '.join(settings.reading_topics)}"
+        )
     stop = StopRequest()
     stop.install()
     have_topics(settings)

@@ -18,6 +18,7 @@ from streamer.store.connection import Client, connect
 from streamer.store.index import IndexResult, WindowIndex
 from streamer.store.keys import Keys
 from streamer.store.namespace import check_server, claim_namespace, claim_spec, drop_spec
+from streamer.store.summary import count_windows
 
 log = structlog.get_logger()
 
@@ -72,6 +73,7 @@ def _enter(index: WindowIndex, client: Client, keys: Keys, name: str, stop: Stop
         log.info("indexing", spec=name, casts=casts, new_windows=result.num_sealed)
         if stop():
             break
+    sealed, defective, good = count_windows(client, keys, name)
     typer.echo(
         json.dumps(
             {
@@ -79,8 +81,8 @@ def _enter(index: WindowIndex, client: Client, keys: Keys, name: str, stop: Stop
                 "casts": casts,
                 "evicted_casts": result.num_evicted,
                 "new_windows": result.num_sealed,
-                "sealed_windows": int(client.zcard(keys.windows(name))),
-                "labelled_windows": int(client.zcard(keys.defective(name)) + client.zcard(keys.good(name))),
+                "sealed_windows": sealed,
+                "labelled_windows": defective + good,
             }
         )
     )

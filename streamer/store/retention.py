@@ -29,6 +29,7 @@ from streamer.store.keys import Keys
 from streamer.store.namespace import read_spec, registered_specs
 from streamer.store.pending import PendingLabels
 from streamer.store.stubs import MAX_STUBS_DROPPED, StubStore
+from streamer.store.summary import count_windows
 from streamer.windows import windows_between
 
 # Of one sweep. Smaller: a backlog of casts takes more sweeps. Larger: a batch waits for longer.
@@ -171,12 +172,8 @@ class Retention:
             return max(map(int, self._clock(keys=[self._keys.clock], args=args)), default=_LONG_AGO)
 
     def _num_unlabelled(self, spec: str) -> int:
-        with map_redis_errors("counting windows"):
-            pipe = self._client.pipeline(transaction=False)
-            for key in (self._keys.windows(spec), self._keys.defective(spec), self._keys.good(spec)):
-                pipe.zcard(key)
-            sealed, defective, good = pipe.execute()
-        return max(0, int(sealed) - int(defective) - int(good))
+        sealed, defective, good = count_windows(self._client, self._keys, spec)
+        return max(0, sealed - defective - good)
 
     # What has to go
 

@@ -51,6 +51,20 @@ class Summary:
         return self.sealed_windows - self.labelled_windows
 
 
+def count_windows(client: Client, keys: Keys, spec: str) -> tuple[int, int, int]:
+    """(sealed, defective, good) windows of a spec.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    with map_redis_errors("counting windows"):
+        pipe = client.pipeline(transaction=False)
+        for key in (keys.windows(spec), keys.defective(spec), keys.good(spec)):
+            pipe.zcard(key)
+        sealed, defective, good = map(int, pipe.execute())
+    return sealed, defective, good
+
+
 def summarise(client: Client, keys: Keys, spec: str) -> Summary:
     """Counts a namespace.
 
@@ -64,6 +78,7 @@ def summarise(client: Client, keys: Keys, spec: str) -> Summary:
     for terms in counts.values():
         for outcome in OUTCOMES:
             steps[outcome] += terms[f"steps:{outcome}"]
+    sealed, defective, good = count_windows(client, keys, spec)
     with map_redis_errors("counting"):
         num_casts, num_stubs = int(client.zcard(keys.casts)), int(client.zcard(keys.stubs))
         return Summary(
@@ -71,7 +86,7 @@ def summarise(client: Client, keys: Keys, spec: str) -> Summary:
             evicted_casts=num_stubs,
             pending_labels=int(client.zcard(keys.pending_labels)),
             steps=steps,
-            sealed_windows=int(client.zcard(keys.windows(spec))),
-            defective_windows=int(client.zcard(keys.defective(spec))),
-            good_windows=int(client.zcard(keys.good(spec))),
+            sealed_windows=sealed,
+            defective_windows=defective,
+            good_windows=good,
         )

@@ -418,3 +418,7 @@ def test_an_index_that_cannot_be_meant_is_refused(
     wrong.write_text("windows: {size_steps: 7}\n")
     with pytest.raises(RefusedError, match="give the new spec a name of its own"):
         index(config=config, spec=wrong)
+    wrong.write_text("windows: {name: theirs}\n")
+    client.set(Keys(settings.redis.namespace).windows("theirs"), "theirs")
+    with pytest.raises(RefusedError, match="another program writes under our redis.namespace"):
+        index(config=config, spec=wrong)
