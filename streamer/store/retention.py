@@ -1,6 +1,7 @@
 """Retention: casts that are over and that nobody holds lose their rows, oldest first; a stub stays for a while.
 
-Age is log time, never the wall clock. A cast goes in steps, in this order, and `sweep` repeats the numbers:
+Age is log time, never the wall clock, which only says what cannot be a log time yet: two wild `sent-at` of a gateway
+would make everything old. A cast goes in steps, in this order, and `sweep` repeats the numbers:
 
     1. list it in `evicting`, and mark it
     2. ask who holds it: held, the mark comes off again
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +51,8 @@ _NO_VIEW = 2**53
 
 _FIELDS = ("source", "ended", "first_step", "sealed", "revision", "evicting", "evicted")
 _LONG_AGO = -(2**52)
+# Smaller: a member whose own clock is behind takes nothing for old. Larger: wild log times evict what is this old.
+_MAX_AHEAD_S = 86_400
 _INDEXED = "indexed:"
 _NOT_IN_A_STUB = ("open_steps", "open_jitter", "carry_value", "carry_ts")
 
@@ -102,14 +106,25 @@ class _Cast:
 class Retention:
     """Keeps one namespace within its limits, for the partitions that this member holds.
 
+    Args:
+        wall_clock: Epoch seconds.
+
     Raises:
         StoreUnavailableError: From every method, when Redis does not answer; the next call goes on.
     """
 
-    def __init__(self, client: Client, keys: Keys, data: DataConfig, config: RetentionConfig) -> None:
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        data: DataConfig,
+        config: RetentionConfig,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._client = client
         self._keys = keys
         self._config = config
+        self._wall_clock = wall_clock
         self._block_steps = data.block_steps
         rows = data.block_steps * (4 * len(data.sensors) + 1)
         self._block_bytes = int(rows * BLOCK_ROUNDING) + BLOCK_BYTES
@@ -163,13 +178,18 @@ class Retention:
         )
 
     def _now(self, clocks: Mapping[Partition, int | None]) -> int:
-        """The newest log time of the namespace, in epoch ms; long ago while it is not known: nothing is old then."""
+        """The newest log time of the namespace, in epoch ms; long ago while it is not known: nothing is old then.
+
+        One that lies in the future is none.
+        """
         args: list[str | int] = []
         for partition, at in clocks.items():
             if at is not None:
                 args += (str(partition), at)
         with map_redis_errors("keeping log time"):
-            return max(map(int, self._clock(keys=[self._keys.clock], args=args)), default=_LONG_AGO)
+            log_times = map(int, self._clock(keys=[self._keys.clock], args=args))
+        latest = _ms(self._wall_clock() + _MAX_AHEAD_S)
+        return max((at for at in log_times if at <= latest), default=_LONG_AGO)
 
     def _num_unlabelled(self, spec: str) -> int:
         sealed, defective, good = count_windows(self._client, self._keys, spec)

@@ -162,6 +162,17 @@ def test_age_goes_by_the_newest_log_time_of_the_namespace(plant: Plant) -> None:
     assert keeper.sweep({READINGS: 1_000_400_000}).num_evicted == 1
 
 
+def test_a_log_time_from_the_future_makes_nothing_old(plant: Plant) -> None:
+    """Two wild `sent-at` of a gateway have moved one partition; the other one still says how late it is."""
+    plant.write(casts(range(6)))
+    config = RetentionConfig(max_age_s=250, stubs_s=NEVER)
+    keeper = Retention(plant.client, plant.keys, plant.data, config, wall_clock=lambda: 1_000_600)
+    other, day_ms = Partition("readings", 1), 86_400_000
+    assert keeper.sweep({READINGS: 1_000_600_001 + day_ms}).num_evicted == 0
+    assert keeper.sweep({READINGS: None, other: 1_000_550_000}).num_evicted == 3
+    assert keeper.sweep({READINGS: None, other: 1_000_600_000 + day_ms}).num_evicted == 3
+
+
 def test_while_no_log_time_is_known_nothing_is_old_and_counts_hold(plant: Plant) -> None:
     plant.write(casts(range(4)))
     assert (
