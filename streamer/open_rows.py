@@ -293,10 +293,9 @@ class OpenRows:
         runs: dict[int, list[Run]] = {}
         for block, run in (*values, *flags):
             runs.setdefault(block, []).append(run)
-        for block, some in runs.items():
-            if len(some) == 2 and len(some[0].data) == tail and len(some[1].data) == block_steps:
-                some = [Run(0, some[0].data + some[1].data)]
-            yield block, some
+        for block, each in runs.items():
+            is_whole = len(each) == 2 and len(each[0].data) == tail and len(each[1].data) == block_steps
+            yield block, [Run(0, each[0].data + each[1].data)] if is_whole else each
 
     def _cell_runs(
         self, step_N: IntArray, value_NF: FloatArray, dirty_NF: BoolArray, block_steps: int

@@ -11,6 +11,7 @@ from streamer.codec import Codec
 from streamer.columns import DecodedBatch, ReadingColumns
 from streamer.records import Partition, Record, RecordBatch
 from streamer.schema import CastEnd
+from streamer.slices import Slices
 from streamer.timeline import CastReadings, Grid
 
 
@@ -109,3 +110,14 @@ def cast_readings(
         value_NF=columns.values_NF,
         stop_NF=columns.stop_NF,
     )
+
+
+def slices_of(values: Sequence[bytes | None], gaps: Sequence[int] = (9,)) -> Slices:
+    """Values in one buffer, as they lie in a fetch: what is between them is anything but spaces."""
+    buffer, starts, ends = b"", [], []
+    for index, value in enumerate(values):
+        buffer += b"\n" * gaps[index % len(gaps)]
+        starts.append(len(buffer))
+        buffer += value or b""
+        ends.append(-1 if value is None else len(buffer))
+    return Slices(buffer + b"\n", np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64))

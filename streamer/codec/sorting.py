@@ -23,7 +23,7 @@ from streamer.codec.wire import CONTENT_TYPE, content_type
 from streamer.errors import RecordError
 from streamer.records import Headers, IntArray, RecordBatch
 from streamer.schema import CastEnd
-from streamer.slices import HeaderColumn
+from streamer.slices import HeaderColumn, Slices
 
 # Smaller: msgspec is set up for a handful of records. Larger: as many are decoded one by one.
 MIN_FAST_RECORDS = 8
@@ -127,10 +127,12 @@ def _alike(headers_M: Sequence[Headers]) -> Headers | None:
     if isinstance(headers_M, HeaderColumn) and (names := headers_M.uniform_names()) is not None:
         if CONTENT_TYPE not in names:
             return ()
-        if said := headers_M.values[names.index(CONTENT_TYPE)].common():
-            return ((CONTENT_TYPE, said),)
-    elif len(set(map(len, headers_M))) != 1:
-        return None
+        said = headers_M.values[names.index(CONTENT_TYPE)].common()
+        return ((CONTENT_TYPE, said),) if said else None
+    return _alike_in_rows(headers_M) if len(set(map(len, headers_M))) == 1 else None
+
+
+def _alike_in_rows(headers_M: Sequence[Headers]) -> Headers | None:
     for place, (name, value) in enumerate(headers_M[0]):
         column = list(map(itemgetter(place), headers_M))
         if set(map(itemgetter(0), column)) != {name}:
@@ -143,8 +145,12 @@ def _alike(headers_M: Sequence[Headers]) -> Headers | None:
     return ()
 
 
-def _values(batch: RecordBatch, record_M: IntArray) -> list[bytes | None]:
-    if record_M.size == len(batch):
-        return list(batch.values)
+def _values(batch: RecordBatch, record_M: IntArray) -> Sequence[bytes | None]:
     values = batch.values
-    return [values[index] for index in record_M.tolist()]
+    if record_M.size == len(batch):
+        return values
+    return (
+        values.take(record_M)
+        if isinstance(values, Slices)
+        else [values[index] for index in record_M.tolist()]
+    )

@@ -127,7 +127,7 @@ def _read(source: Partition, data: bytes, bodies: Sequence[Body]) -> RecordBatch
         offset_M=offset_M,
         timestamp_M=timestamp_M,
         keys=keys,
-        values=values.to_list(),
+        values=values,
         headers=headers,
         num_producer_batches=len(bodies),
     )
@@ -135,10 +135,17 @@ def _read(source: Partition, data: bytes, bodies: Sequence[Body]) -> RecordBatch
 
 def _record_bounds(data: bytes, bytes_B: ByteArray, bodies: Sequence[Body]) -> tuple[IntArray, IntArray]:
     """Where each record begins and ends."""
-    ends = [_guess_ends(bytes_B, body) for body in bodies]
-    ends = [_walk_ends(data, body) if end_M is None else end_M for end_M, body in zip(ends, bodies, strict=True)]
-    starts = [np.concatenate(([body.begin], end_M[:-1])) for end_M, body in zip(ends, bodies, strict=True)]
+    starts: list[IntArray] = []
+    ends: list[IntArray] = []
+    for body in bodies:
+        end_M = _guess_ends(bytes_B, body)
+        ends.append(_walk_ends(data, body) if end_M is None else end_M)
+        starts.append(_starts(body, ends[-1]))
     return np.concatenate(starts), np.concatenate(ends)
+
+
+def _starts(body: Body, end_M: IntArray) -> IntArray:
+    return np.concatenate((np.array([body.begin]), end_M[:-1]))
 
 
 def _guess_ends(bytes_B: ByteArray, body: Body) -> IntArray | None:
@@ -152,8 +159,7 @@ def _guess_ends(bytes_B: ByteArray, body: Body) -> IntArray | None:
     if len(end_M) != body.num_records:
         return None
     end_M += body.begin
-    start_M = np.concatenate(([body.begin], end_M[:-1]))
-    length_M, at_M = _varints(bytes_B, start_M)
+    length_M, at_M = _varints(bytes_B, _starts(body, end_M))
     return end_M if np.array_equal(at_M + length_M, end_M) else None
 
 
@@ -167,7 +173,9 @@ def _walk_ends(data: bytes, body: Body) -> IntArray:
         if low < 0x80:
             at += (low >> 1) + 1
         elif (high := data[at + 1]) < 0x80:
-            at += (high << 6) + (low >> 1) - 62  # the same with seven bits more; 62 = 64 for bit 7 less 2 read
+            at += (
+                (high << 6) + (low >> 1) - 62
+            )  # the same with seven bits more; 62 = 64 for bit 7 less 2 read
         else:
             at = _end_of_long(data, at)
         append(at)

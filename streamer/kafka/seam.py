@@ -214,10 +214,11 @@ class _Frame(KafkaBytes):  # type: ignore[misc]  # kafka-python ships no types
     """The answer of a broker as it comes in; what is read of it is copied once, not twice."""
 
     def read(self, nbytes: int | None = None) -> bytes:
-        start = self._idx
-        self._idx = len(self) if nbytes is None else min(start + nbytes, len(self))
+        start = self.tell()
+        end = len(self) if nbytes is None else min(start + nbytes, len(self))
+        self.seek(end)
         with memoryview(self) as view:
-            return bytes(view[start : self._idx])
+            return bytes(view[start:end])
 
 
 def _with_large_reads(build: Callable[..., Any]) -> Callable[..., Any]:

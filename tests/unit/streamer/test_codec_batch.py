@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from columns import slices_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -161,10 +163,11 @@ def broken(draw: st.DrawFn) -> bytes | None:
     return draw(st.one_of(st.none(), st.binary(max_size=60), message.map(to_json).map(lambda raw: raw[:-3])))
 
 
-def batch_of(bodies: list[tuple[bytes | None, Headers]]) -> RecordBatch:
-    return RecordBatch.of(
+def batch_of(bodies: list[tuple[bytes | None, Headers]], in_one_buffer: bool = False) -> RecordBatch:
+    batch = RecordBatch.of(
         [Record("r", 0, offset, TS, b"k", value, headers) for offset, (value, headers) in enumerate(bodies)]
     )
+    return replace(batch, values=slices_of(batch.values)) if in_one_buffer else batch
 
 
 def told(decoded: DecodedBatch, first: int = 0) -> list[tuple[Any, ...]]:
@@ -201,12 +204,12 @@ def strands_of(batches: list[DecodedBatch]) -> dict[str, int | None]:
 
 @pytest.mark.parametrize("source", SOURCES)
 @settings(deadline=None)
-@given(bodies=st.lists(body(), min_size=1, max_size=40), repeated=st.booleans())
+@given(bodies=st.lists(body(), min_size=1, max_size=40), repeated=st.booleans(), in_one_buffer=st.booleans())
 def test_a_batch_is_what_its_records_are_one_by_one(
-    source: str, bodies: list[tuple[bytes | None, Headers]], repeated: bool
+    source: str, bodies: list[tuple[bytes | None, Headers]], repeated: bool, in_one_buffer: bool
 ) -> None:
     bodies = bodies * 3 if repeated else bodies
-    batch = batch_of(bodies)
+    batch = batch_of(bodies, in_one_buffer)
     # The codec of the batch has seen other batches; a new one has not.
     decoded = CODECS[source].decode(batch)
     new = Codec(SENSORS, SOURCES[source])
@@ -230,6 +233,8 @@ def agrees(source: str, bodies: list[tuple[bytes | None, Headers]]) -> DecodedBa
     assert told(decoded) == [said for index, one in enumerate(alone) for said in told(one, index)]
     assert strands_of([decoded]) == strands_of(alone)
     assert decoded.num_unknown_fields == sum(one.num_unknown_fields for one in alone)
+    at_once = Codec(SENSORS, SOURCES[source]).decode(batch_of(bodies, in_one_buffer=True))
+    assert told(at_once) == told(decoded)
     return decoded
 
 
