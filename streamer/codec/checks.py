@@ -12,8 +12,15 @@ MAX_STRAND = 1_000_000
 
 
 def show(value: Any) -> str:
-    """A value for a message; `...` is a field that is not there."""
-    return "missing" if value is ... else repr(value)[:60]
+    """A value for a message; `...` is a field that is not there.
+
+    Of an object or a list it shows the size only: one that is nested as deep as can be decoded cannot be written.
+    """
+    if value is ...:
+        return "missing"
+    if isinstance(value, dict):
+        return f"an object of {len(value)} fields"
+    return f"a list of {len(value)}" if isinstance(value, list) else repr(value)[:60]
 
 
 def cast_id(value: Any) -> str:

@@ -122,7 +122,8 @@ class FastDecoder:
                 _leave(time is None for time in read)
             return np.array(read, dtype=np.int64)
         if reader.unit == "s":
-            ms_R = np.rint(np.array(times, dtype=np.float64) * 1000)
+            with np.errstate(over="ignore"):
+                ms_R = np.rint(np.array(times, dtype=np.float64) * 1000)
         else:
             try:
                 ms_R = np.array(times, dtype=np.int64) // reader.per_ms

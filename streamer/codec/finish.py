@@ -62,7 +62,10 @@ class Finisher:
                 values_NF = values_NF.astype(np.float64)
                 for column, (scale, offset) in self._conversions.items():
                     values_NF[:, column] = values_NF[:, column] * scale + offset
-            return values_NF.astype(np.float32)
+            finished_NF = values_NF.astype(np.float32)
+            # -0.0 becomes 0.0: equal readings that differ in their bits would make the rows depend on their order.
+            finished_NF += np.float32(0)
+            return finished_NF
 
     def _refuse(self, part: Part, values_NF: FloatArray) -> tuple[BoolArray, Refused]:
         wrong_N, wrong_F = np.nonzero(np.isinf(values_NF))

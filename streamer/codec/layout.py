@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from streamer.sources import HEADER, KEY, SourceConfig
 Path = tuple[str, ...]
 # The fields that are looked at: None is a leaf, another tree an object that we look into.
 Tree = dict[str, Any]
+# What msgspec does not take in the name of a field: JSON would escape it, or UTF-8 cannot hold it.
+_NEVER_PLAIN = re.compile(r'["\\\x00-\x1f\ud800-\udfff]')
 # Fields of a reading beside its values, whatever its format.
 COMMON = ("cast_id", "strand", "ts", "group")
 
@@ -26,7 +29,7 @@ class Layout:
         sensor_paths: Their fields in a wide message.
         known: By format, the fields that are not unknown.
         telling: Fields that tell one format from another.
-        may_be_fast: Whether all fields lie in the value.
+        may_be_fast: Whether all fields lie in the value, under names that msgspec takes.
         unwrap: Whether Kafka Connect's envelope is taken off.
     """
 
@@ -47,7 +50,7 @@ class Layout:
             "tag": tree([*common, *tag]),
         }
         # Fields that lie beside the value are fetched one by one.
-        self.may_be_fast = not self.origins
+        self.may_be_fast = not self.origins and all(map(is_plain, [*self.paths.values(), *self.sensor_paths]))
         # What tells one format from another: these fields never become unknown ones that are skipped.
         self.telling = [self.paths["event"]]
         if source.format == "auto":
@@ -69,6 +72,11 @@ class Layout:
 def split(path: str) -> Path:
     """The steps of a dotted path."""
     return tuple(path.split("."))
+
+
+def is_plain(path: Path) -> bool:
+    """Whether all names of a path can be those of fields of a msgspec type; keys of MessagePack may be no text."""
+    return all(isinstance(name, str) and not _NEVER_PLAIN.search(name) for name in path)
 
 
 def follow(fields: Any, path: Path) -> Any:

@@ -98,6 +98,10 @@ def join(parts: Sequence[Part], num_sensors: int) -> Part:
         return of_pieces({}, num_sensors)
     if len(parts) == 1:
         return parts[0]
+    with np.errstate(
+        invalid="ignore"
+    ):  # a float32 NaN may come in any bits, also in those of a signalling one
+        values_NF: Values = np.concatenate([part.values_NF for part in parts])
     joined = Part(
         record_R=np.concatenate([part.record_R for part in parts]),
         cast_ids=[cast_id for part in parts for cast_id in part.cast_ids],
@@ -105,7 +109,7 @@ def join(parts: Sequence[Part], num_sensors: int) -> Part:
         ts_R=np.concatenate([part.ts_R for part in parts]),
         period_R=np.concatenate([part.period_R for part in parts]),
         num_rows_R=np.concatenate([part.num_rows_R for part in parts]),
-        values_NF=np.concatenate([part.values_NF for part in parts]),
+        values_NF=values_NF,
         tag_R=np.concatenate([_or(part.tag_R, len(part), -1) for part in parts]),
         bad_R=np.concatenate([_or(part.bad_R, len(part), False) for part in parts]),
         unknown_R=np.concatenate([_or(part.unknown_R, len(part), 0) for part in parts]),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from streamer.codec.layout import Layout, Path
+from streamer.codec.layout import Layout, Path, is_plain
 from streamer.codec.packing import Packing
 from streamer.codec.wire import FAULTS, JSON
 from streamer.slices import Slices
@@ -86,9 +86,11 @@ class ShapeDecoder:
         return bool(new)
 
     def _is_neutral(self, path: Path) -> bool:
-        """Whether a field does not tell one shape from another."""
+        """Whether a field can be part of a shape, and does not tell one from another."""
         telling = self._layout.telling
-        return not any(other[: len(path)] == path or path[: len(other)] == other for other in telling)
+        return is_plain(path) and not any(
+            other[: len(path)] == path or path[: len(other)] == other for other in telling
+        )
 
     def decode(self, values: Sequence[bytes | None]) -> tuple[list[Any], list[int]]:
         """The messages that fit, in order, and the positions of those that do not."""

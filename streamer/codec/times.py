@@ -153,8 +153,9 @@ class TimeReader:
         if self.unit == "rfc3339" or (isinstance(value, float) and not math.isfinite(value)):
             return None
         if self.unit == "s":
+            ms = value * 1000
             # To the nearest: 1763796000.123 s are 1763796000122.99995 ms in floating point.
-            return value * 1000 if isinstance(value, int) else round(value * 1000)
+            return round(ms) if math.isfinite(ms) else None
         if isinstance(value, float):
             if not value.is_integer():
                 return None

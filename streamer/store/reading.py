@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from streamer.columns import FloatArray
 from streamer.config import DataConfig, WindowsConfig
 from streamer.schema import Label
 from streamer.store.casts import decode_labels
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.holds import CastHolds
 from streamer.store.keys import Keys
-from streamer.store.rows import FloatArray, RowStore
+from streamer.store.rows import RowStore
 from streamer.timeline import Grid
 from streamer.windows import Address, LabelRevision, winning_labels
 

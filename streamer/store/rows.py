@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from streamer.columns import FloatArray
 from streamer.config import DataConfig
 from streamer.store.connection import Client, map_redis_errors
 from streamer.store.keys import Keys
 from streamer.windows import Address
-
-FloatArray = npt.NDArray[np.float32]
 
 # Smaller: more round trips. Larger: more memory in the reply of one of them.
 BATCH_BLOCKS = 512

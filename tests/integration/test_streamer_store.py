@@ -11,6 +11,7 @@ import pytest
 from columns import Reading, cast_readings
 from streamer_harness import DATA, WINDOWS
 
+from streamer.columns import FloatArray
 from streamer.config import (
     DataConfig,
     RedisConfig,
@@ -29,7 +30,7 @@ from streamer.store.keys import Keys
 from streamer.store.namespace import check_server, claim_namespace, claim_spec, read_namespace, read_spec
 from streamer.store.positions import LastRecord, PositionStore
 from streamer.store.reading import WindowReader
-from streamer.store.rows import FloatArray, RowStore
+from streamer.store.rows import RowStore
 from streamer.timeline import Grid, Lateness, LogClock
 from streamer.windows import Address
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from streamer.columns import FloatArray
 from streamer.config import DataConfig, WindowsConfig
 from streamer.store.reading import CastFacts, WindowReader
-from streamer.store.rows import FloatArray
 from streamer.windows import Address, valid_steps
 from trainer.errors import DatasetChangedError, NotEnoughDataError
 

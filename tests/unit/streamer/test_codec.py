@@ -217,6 +217,24 @@ def test_a_bad_reading_has_a_reason_and_spoils_no_other(value: object, reason: s
     assert decoded.num_unknown_fields == 0
 
 
+@pytest.mark.parametrize("name", ["cast_id", "speed", "ts", "strand", "quality"])
+def test_a_value_may_be_nested_as_deep_as_can_be_decoded(name: str) -> None:
+    decoding = codec(format="tag") if name == "quality" else CODEC
+    reasons = set()
+    for depth in range(950, 1010):
+        body = json.dumps({**tag(), **wide(), name: ...}, default=lambda _: "@").encode()
+        reasons.add(reason_of(decoding, record(body.replace(b'"@"', b"[" * depth + b"]" * depth))))
+    assert reasons == {f"bad_{ {'speed': 'value', 'ts': 'time'}.get(name, name) }", "bad_json"}
+
+
+def test_messages_tell_the_size_of_lists_and_objects() -> None:
+    assert "is a list of 2, expected" in str(CODEC.decode(RecordBatch.of([record(wide(ts=[1, 2]))])).refused)
+    assert "found a list of 1" in str(CODEC.decode(RecordBatch.of([record([1])])).refused)
+    assert "is an object of 1 fields" in str(
+        CODEC.decode(RecordBatch.of([record(wide(ts={"a": 1}))])).refused
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -329,6 +347,24 @@ def test_a_nan_may_come_in_any_bits(bits: str, source: dict[str, object]) -> Non
     packed_nan = msgpack({"cast_id": "C1", "ts": TS, "period_ms": 100, "values": values})
     columns = codec(**source).decode(RecordBatch.of([packed_nan])).readings
     assert columns.values_NF.tobytes() == np.array([np.nan, 4], np.float32).tobytes()
+
+
+def test_a_signalling_nan_beside_readings_of_another_format() -> None:
+    chunks = [packed([], values=bytes.fromhex("0100a07f") + struct.pack("<f", 4))] * 20
+    values_NF = CODEC.decode(RecordBatch.of([*chunks, record(wide())])).readings.values_NF
+    assert values_NF[:20].tobytes() == np.array([[np.nan, 4]] * 20, np.float32).tobytes()
+
+
+@pytest.mark.parametrize("num", [1, 20])
+def test_zero_has_one_sign(num: int) -> None:
+    halved = codec(sensors={"speed": {"scale": 0.5}})
+    for decoding, one in [
+        (CODEC, record(wide(speed=-0.0))),
+        (CODEC, packed([[-0.0, 148]])),
+        (halved, record(wide(speed=-1e-46))),
+    ]:
+        values_NF = decoding.decode(RecordBatch.of([one] * num)).readings.values_NF
+        assert values_NF.tobytes() == np.array([[0.0, 148]] * num, np.float32).tobytes()
 
 
 def test_messagepack_carries_the_other_formats_too() -> None:
@@ -533,6 +569,8 @@ def test_key_and_headers_may_say_what_the_value_does_not() -> None:
         ("s", None, TS // 1000, TS),
         ("s", None, TS / 1000 + 0.123, TS + 123),
         ("s", None, TS, None),
+        ("s", None, 1e306, None),
+        ("s", None, -1e308, None),
         ("us", None, TS * 1000 + 999, TS),
         ("ns", None, TS * 1_000_000 + 999_999, TS),
         ("ns", None, TS, None),
@@ -558,6 +596,12 @@ def test_a_source_tells_the_time_in_its_own_way(
         assert [error.reason for _, error in decoded.refused] == ["bad_time"] * num_records
     else:
         assert decoded.readings.ts_R.tolist() == [expected] * num_records
+
+
+def test_one_time_that_overflows_spoils_no_other() -> None:
+    readings = [record(wide(ts=TS // 1000))] * 20
+    decoded = codec(time={"unit": "s"}).decode(RecordBatch.of([*readings, record(wide(ts=1e306))]))
+    assert [(index, error.reason) for index, error in decoded.refused] == [(20, "bad_time")]
 
 
 def test_values_are_converted_before_their_range_is_looked_at() -> None:
@@ -601,3 +645,5 @@ def test_labels_lie_where_their_source_says() -> None:
     )
     label = {"at": TS // 1000, "verdict": {"bad": True}}
     assert decoding.decode_label(record(label)) == Label("C1", True, TS)
+    with pytest.raises(RecordError, match="inspected_at is 1e"):
+        decoding.decode_label(record({**label, "at": 1e306}))

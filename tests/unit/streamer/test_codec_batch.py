@@ -46,11 +46,16 @@ SOURCES = {
     "seconds": SourceConfig.model_validate(
         {"topic": "r", "time": {"unit": "s"}, "content_type": "application/msgpack"}
     ),
+    "awkward": SourceConfig.model_validate(
+        {"topic": "r", "sensors": {"speed": {"field": 'say."speed"'}, "level": {"field": "PLC1\\Level"}}}
+    ),
     "local": SourceConfig.model_validate(
         {"topic": "r", "time": {"unit": "rfc3339", "zone": "Europe/Vienna"}}
     ),
 }
 CODECS = {name: Codec(SENSORS, source) for name, source in SOURCES.items()}
+# Names that msgspec does not take for the fields of its types.
+AWKWARD = ("PLC1\\Temp", 'a"b', "a\x01", "\n", "é", "")
 
 odd = st.sampled_from([None, True, False, "x", "", [], {}, -1, 0, 1.5, 10**30, 10**400, 1e39, [[1]], "1.5"])
 number = st.one_of(
@@ -88,11 +93,20 @@ perhaps: dict[str, st.SearchStrategy[Any]] = {
     "payload": odd,
     "meta": st.one_of(
         st.fixed_dictionaries(
-            usually, optional={"tag": st.just("speed"), "event": st.just("cast_end"), "x": odd}
+            usually,
+            optional={
+                "tag": st.just("speed"),
+                "event": st.just("cast_end"),
+                "x": odd,
+                **dict.fromkeys(AWKWARD, odd),
+            },
         ),
         odd,
     ),
     "body": st.one_of(st.fixed_dictionaries({"level": value}, optional={"y": odd}), odd),
+    "PLC1\\Level": value,
+    "say": st.one_of(st.fixed_dictionaries({'"speed"': value}), odd),
+    **dict.fromkeys(AWKWARD, odd),
 }
 
 
@@ -112,11 +126,15 @@ message = st.one_of(
     some("tag", "value"),
     some("event"),
     some("meta", "body", "speed"),
+    some("PLC1\\Level", "say"),
+    some("speed", *AWKWARD),
     st.fixed_dictionaries({"schema": odd, "payload": st.one_of(some("speed", "level"), odd)}),
 )
 packed = st.builds(
     lambda fields, values: {**fields, "period_ms": 100, "values": values},
-    st.fixed_dictionaries({**usually, "strand": perhaps["strand"]}, optional={"other": odd}),
+    st.fixed_dictionaries(
+        {**usually, "strand": perhaps["strand"]}, optional={"other": odd, "a\\b": odd, 7: odd, b"x": odd}
+    ),
     st.one_of(
         st.lists(st.integers(-1000, 1000), min_size=2, max_size=2).map(lambda row: struct.pack("<2f", *row)),
         st.binary(min_size=16, max_size=16),
@@ -281,6 +299,27 @@ def test_an_unknown_field_that_tells_a_format_elsewhere_hides_none() -> None:
         decoded = agrees("auto", [body for body in order for _ in range(20)])
         assert (len(decoded.readings.record_R), len(decoded.controls)) == (60, 20)
         agrees("auto", order * 20)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_field_of_any_name_is_counted(name: str) -> None:
+    bodies: list[tuple[bytes | None, Headers]] = [(to_json({**WIDE, name: 1}), ())]
+    assert agrees("auto", bodies).num_unknown_fields == 1
+    assert agrees("auto", bodies * 20).num_unknown_fields == 20
+
+
+@pytest.mark.parametrize("key", [7, b"x", -1.5, None, True])
+def test_a_key_of_messagepack_may_be_no_text(key: Any) -> None:
+    body = msgspec.msgpack.encode({"cast_id": "C1", "ts": TS, "speed": 1.5, key: 1})
+    assert agrees("auto", [(body, MSGPACK)]).num_unknown_fields == 1
+    assert agrees("auto", [(body, MSGPACK)] * 20).num_unknown_fields == 20
+
+
+@pytest.mark.parametrize("num", [1, 20])
+def test_a_sensor_may_lie_under_any_name(num: int) -> None:
+    body = to_json({"cast_id": "C1", "ts": TS, "PLC1\\Level": 2, "say": {'"speed"': 1}})
+    values_NF = agrees("awkward", [(body, ())] * num).readings.values_NF
+    assert values_NF.tolist() == [[1, 2]] * num
 
 
 def test_an_object_in_which_a_sensor_may_lie_is_looked_into_every_time() -> None:
