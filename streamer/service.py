@@ -45,7 +45,7 @@ from streamer.partition import ReadingsPartition
 from streamer.records import Partition, RecordBatch
 from streamer.schema import Label
 from streamer.stopping import Stopping
-from streamer.store.casts import CastState, CastStore
+from streamer.store.casts import MAX_LABELS, CastState, CastStore
 from streamer.store.index import WindowIndex
 from streamer.store.positions import PositionStore
 from streamer.store.stops import StopStore
@@ -160,7 +160,7 @@ class StreamerService:
         labels = self._decode_labels(batches, result)
         self._dead_letters.flush()  # 3
         self._write_readings(result)  # 4
-        self._write_labels(labels)
+        self._write_labels(batches, labels, result)
         if self._housekeeping:
             self._housekeeping.labelled(result.label_times)
         self._move_positions(batches, result)
@@ -292,17 +292,36 @@ class StreamerService:
             timeline.first_step, state.indexed_step, timeline.sealed
         )
 
-    def _write_labels(self, labels: Sequence[tuple[Partition, int, Label]]) -> None:
+    def _write_labels(
+        self, batches: Batches, labels: Sequence[tuple[Partition, int, Label]], result: BatchResult
+    ) -> None:
         by_partition: dict[Partition, set[str]] = defaultdict(set)
         for source, _, label in labels:
             by_partition[source].add(label.cast_id)
         for source, cast_ids in by_partition.items():
             self._casts.announce(source, cast_ids)
         if labels:
-            self._casts.add_labels(labels)
+            known = {source: self._positions.known(source) for source in by_partition}
+            self._refuse_labels(self._casts.add_labels(labels, known), batches, result)
         for source, cast_ids in by_partition.items():
             self._index.update(cast_ids)
             self._casts.finish(source, cast_ids)
+
+    def _refuse_labels(
+        self, refused: Sequence[tuple[Partition, int]], batches: Batches, result: BatchResult
+    ) -> None:
+        """Only Redis knows that a cast has no room for a label; read again, it says the same of it."""
+        for source, offset in refused:
+            batch = next(each for each in batches[source] if each.next_offset > offset)
+            message = f"its cast has {MAX_LABELS:,} other labels already; send an inspection once"
+            self._reject(
+                batch, int(batch.offset_M.searchsorted(offset)), RecordError("too_many_labels", message)
+            )
+            result.dead_letters[source] += offset >= self._positions.known(source)
+        if refused:
+            result.records["label"] -= len(refused)
+            result.records["dead_lettered"] += len(refused)
+            self._dead_letters.flush()
 
     def _move_positions(self, batches: Batches, result: BatchResult) -> None:
         for source, ours in batches.items():

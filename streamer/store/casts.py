@@ -3,6 +3,23 @@
 `applied` (topic/partition -> next offset) and `version` of a cast move in the same script as its rows, its
 timeline and its counts. The script goes through only if both are what this writer had loaded; a writer that
 lost its partition therefore gets `FencedError` and changes nothing.
+
+A label moves `applied` of its own partition, and the same holds for it. Its cast is not kept in memory, so `applied`
+is loaded for each batch, together with the position of the partition. That no label is lost, whatever Redis loses:
+
+    A   `applied` of a cast is a: the cast holds all of its labels below a.
+    B   the position in Redis is p: their casts hold all labels below p.
+
+Both are true of every state that Redis can come back with, since it comes back with one that it was in before.
+They stay true:
+
+    1   position and `applied` are read in one go, in this order, from one run of Redis. The position is the one that
+        the writer knows, so by B the `applied` that follow lie above all labels of the cast that came before this
+        batch; those that the batch brings move it on in offset order.
+    2   a label is written only if `applied` is still that. If Redis has lost one of those before it meanwhile, it is
+        less by A, and nothing is written: A.
+    3   the position moves once the batch is acknowledged, and only in the run of Redis that acknowledged it, since no
+        command goes to another (`connection`): B. What was lost with a restart is read again from the position.
 """
 
 from __future__ import annotations
@@ -25,6 +42,10 @@ from streamer.store.keys import Keys
 from streamer.store.rows import RowStore
 from streamer.timeline import CastTimeline
 from streamer.windows import Address
+
+# Larger: a sender that repeats itself with a new time each time makes each of its labels cost as much as all before
+# it. Smaller: a cast that is inspected bit by bit may need as many.
+MAX_LABELS = 1_000
 
 _TIMELINE_FIELDS = ("first_step", "newest_ts", "sealed", "last_step", "seen_at", "end_seen_at")
 
@@ -199,18 +220,54 @@ class CastStore:
         keys = [self._keys.cast(state.cast_id), *(self._keys.rows(state.cast_id, block) for block in blocks)]
         return keys, args
 
-    def add_labels(self, labels: Sequence[tuple[Partition, int, Label]]) -> None:
+    def add_labels(
+        self, labels: Sequence[tuple[Partition, int, Label]], known: Mapping[Partition, int] | None = None
+    ) -> list[tuple[Partition, int]]:
         """Adds labels to their casts; a record that was applied before changes nothing.
 
         Args:
             labels: (partition, offset, label), in offset order per partition.
+            known: Positions as the writer knows them, -1 for none; those named are compared with what Redis holds.
+
+        Returns:
+            Partition and offset of labels that were not taken: their cast has `MAX_LABELS` others.
+
+        Raises:
+            FencedError: Redis has lost writes, or another member was here. Some labels may be written, each with all
+                before it. Load again.
         """
+        applied = self._load_applied(labels, known or {})
         with map_redis_errors("adding labels"):
             pipe = self._client.pipeline(transaction=False)
             for partition, offset, label in labels:
-                args: list[str | bytes | int] = [f"applied:{partition}", offset, encode_label(label)]
+                fence = (partition, label.cast_id)
+                args: list[str | bytes | int] = [f"applied:{partition}", applied[fence], offset]
+                args += (encode_label(label), MAX_LABELS)
                 self._label(keys=[self._keys.cast(label.cast_id)], args=args, client=pipe)
-            pipe.execute()
+                applied[fence] = max(applied[fence], offset + 1)
+            results = pipe.execute()
+        fenced = [label.cast_id for (_, _, label), ok in zip(labels, results, strict=True) if not ok]
+        if fenced:
+            raise FencedError(f"labels were moved on or lost meanwhile, of casts {', '.join(fenced[:5])}")
+        return [
+            (partition, offset) for (partition, offset, _), ok in zip(labels, results, strict=True) if ok < 0
+        ]
+
+    def _load_applied(
+        self, labels: Sequence[tuple[Partition, int, Label]], known: Mapping[Partition, int]
+    ) -> dict[tuple[Partition, str], int]:
+        fences = list(dict.fromkeys((partition, label.cast_id) for partition, _, label in labels))
+        with map_redis_errors("loading casts of labels"):
+            pipe = self._client.pipeline(transaction=False)  # one connection: one run of Redis, in this order
+            for partition in known:
+                pipe.hget(self._keys.position(partition), "offset")
+            for partition, cast_id in fences:
+                pipe.hget(self._keys.cast(cast_id), f"applied:{partition}")
+            found = pipe.execute()
+        for (partition, offset), held in zip(known.items(), found, strict=False):
+            if offset != (-1 if held is None else int(held)):
+                raise FencedError(f"the position of {partition} is no longer {offset}; no label was written")
+        return {fence: int(held or 0) for fence, held in zip(fences, found[len(known) :], strict=True)}
 
 
 def encode_label(label: Label) -> bytes:

@@ -4,16 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from streamer.config import RedisConfig
-from streamer.errors import ConfigError, RefusedError, StoreUnavailableError
+from streamer.errors import ConfigError, FencedError, RefusedError, StoreUnavailableError
 from streamer.settings import read_secret
 
 Client = redis.Redis
+
+
+class RestartedError(redis.RedisError):
+    """What answers is another run of Redis than the client was held to."""
+
+
+class _RunFence:
+    """Looks at each new connection of a client before a command goes out on it.
+
+    redis-py connects anew without a word, and a Redis may be back within 40 ms: a write could then land on a state
+    without those that it builds on, and a position could move past one that is gone. A run of Redis ends with its
+    connections and never goes back by itself. So whoever holds the client to a run before it loads writes to that
+    run alone, whenever the restart falls; the error comes once, to whoever sends the next command, and it has to
+    load again.
+    """
+
+    def __init__(self) -> None:
+        self._run_id: str | None = None
+
+    def on_connect(self, connection: Any) -> None:
+        connection.on_connect()
+        if self._run_id is not None:
+            connection.send_command("INFO", "server")
+            for line in text(connection.read_response()).splitlines():
+                name, _, value = line.partition(":")
+                if name == "run_id":
+                    self.hold(value)
+
+    def hold(self, run_id: str) -> None:
+        held, self._run_id = self._run_id, run_id
+        if held not in (None, run_id):
+            raise RestartedError("it may have lost its last writes")
+
+
+def hold_to_run(client: Client) -> None:
+    """Lets a client of `connect` speak only to the run of Redis that answers now, from here on.
+
+    Raises:
+        RestartedError: It was held to another; it is held to this one now.
+    """
+    fence: _RunFence = client.connection_pool.connection_kwargs["redis_connect_func"].__self__
+    fence.hold(str(client.info("server")["run_id"]))
 
 
 @contextmanager
@@ -22,12 +65,15 @@ def map_redis_errors(action: str) -> Iterator[None]:
 
     Raises:
         ConfigError: Our credentials are not taken.
+        FencedError: Redis was restarted since the client was held to a run; the command was not sent.
         RefusedError: Redis answers, and will answer the same tomorrow: a replica, a node that lacks slots, a key of
             ours that holds something else.
         StoreUnavailableError: It does not answer, is loading, or is out of memory.
     """
     try:
         yield
+    except RestartedError as exc:
+        raise FencedError(f"Redis was restarted, seen while {action}: {exc}") from exc
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as exc:
         raise ConfigError(
             f"Redis refused us while {action}: {exc}; check redis.username and redis.password_file"
@@ -67,6 +113,7 @@ def connect(config: RedisConfig) -> Client:
             socket_timeout=config.timeout_s,
             socket_connect_timeout=config.timeout_s,
             retry=Retry(NoBackoff(), 0),
+            redis_connect_func=_RunFence().on_connect,
             **credentials,
         )
     except ValueError as exc:

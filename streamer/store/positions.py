@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from streamer.errors import FencedError
 from streamer.records import Partition
 from streamer.store import scripts
-from streamer.store.connection import Client, map_redis_errors, text
+from streamer.store.connection import Client, hold_to_run, map_redis_errors, text
 from streamer.store.keys import Keys
 from streamer.timeline import LogClock
 
@@ -48,19 +48,15 @@ class PositionStore:
         self._keys = keys
         self._move = client.register_script(scripts.POSITION)
         self._known: dict[Partition, int] = {}
-        self._run_id: object = None
 
     def check_server(self) -> None:
-        """Asks Redis whether it is there, and still the same run as at the last call.
+        """Asks Redis whether it is there, and still the run that was loaded from.
 
         Raises:
             FencedError: It was restarted, and may have lost its last writes: load again.
         """
         with map_redis_errors("asking for its run id"):
-            run_id = self._client.info("server").get("run_id")
-        before, self._run_id = self._run_id, run_id
-        if before not in (None, run_id):
-            raise FencedError("Redis was restarted")
+            hold_to_run(self._client)
 
     def check_writable(self) -> None:
         """Asks Redis whether it takes writes: one that is full answers every read.
@@ -72,7 +68,14 @@ class PositionStore:
             self._client.set(self._keys.probe, b"1")
 
     def load(self, partition: Partition) -> Position | None:
-        """The position of a partition, None if it was never written."""
+        """The position of a partition, None if it was never written.
+
+        From here on the client writes only to the run of Redis that was loaded from.
+
+        Raises:
+            FencedError: Redis was restarted since another partition was loaded.
+        """
+        self.check_server()
         position = self._read(partition)
         self._known[partition] = position.offset if position else -1
         return position

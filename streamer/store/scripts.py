@@ -59,31 +59,36 @@ return 1
 """
 )
 
-# Adds one label to a cast, seen or not.
-# KEYS: cast.  ARGV: field of applied (`applied:<topic>/<partition>`), offset, label as canonical JSON.
-# Returns 1, or 0 when the record was applied before.
-LABEL = (
-    ADD
-    + """
-local cast = KEYS[1]
+# Adds one label to a cast, seen or not. All that changes is written by one command: an append-only file that is torn
+# has all of it or nothing, so `applied` never says more than the list holds.
+# KEYS: cast.
+# ARGV: field of applied (`applied:<topic>/<partition>`), its expected value, offset, label as canonical JSON,
+#       most labels of a cast.
+# Returns 1 once the cast holds the label, -1 when its list is full without it (then and ever after), or 0 when
+# `applied` is not what the writer had loaded, and nothing was written.
+LABEL = """
+local cast, offset = KEYS[1], tonumber(ARGV[3])
 local applied = tonumber(redis.call('HGET', cast, ARGV[1]) or '0')
-if applied > tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', cast, ARGV[1], string.format('%.0f', tonumber(ARGV[2]) + 1))
-add(cast, 'label:' .. string.sub(ARGV[1], #'applied:' + 1), 1)
-local labels = redis.call('HGET', cast, 'labels')
-if not labels then
-  labels = '[' .. ARGV[3] .. ']'
-elseif string.find(labels, ARGV[3], 1, true) then
-  return 1
-else
-  labels = string.sub(labels, 1, -2) .. ',' .. ARGV[3] .. ']'
+if applied ~= tonumber(ARGV[2]) then return 0 end
+local counter = 'label:' .. string.sub(ARGV[1], #'applied:' + 1)
+local held = redis.call('HMGET', cast, 'labels', 'num_labels', 'revision', counter)
+local labels, num_labels = held[1], tonumber(held[2] or '0')
+local is_new = not (labels and string.find(labels, ARGV[4], 1, true))
+local is_full = is_new and num_labels >= tonumber(ARGV[5])
+local function more(number) return string.format('%.0f', tonumber(number or '0') + 1) end
+if applied <= offset then
+  local fields = {ARGV[1], more(offset)}
+  local function set(field, value) fields[#fields + 1] = field; fields[#fields + 1] = value end
+  if not is_full then set(counter, more(held[4])) end
+  if is_new and not is_full then
+    set('labels', (labels and string.sub(labels, 1, -2) .. ',' or '[') .. ARGV[4] .. ']')
+    set('num_labels', more(num_labels))
+    set('revision', more(held[3]))
+  end
+  redis.call('HSET', cast, unpack(fields))
 end
-redis.call('HSET', cast, 'labels', labels)
-add(cast, 'num_labels', 1)
-add(cast, 'revision', 1)
-return 1
+return is_full and -1 or 1
 """
-)
 
 # Decides windows of one cast. On each step the newest inspection wins, on a tie the defect; a withdrawal leaves the
 # step unlabelled. A window is defective if one of its valid steps is, good if all of them are good. The steps are cut

@@ -179,12 +179,13 @@ class Member:
     ) -> None:
         have_topics(settings)
         self.settings = settings
-        self.client: Client = connect(settings.redis)
+        self.client: Client = connect(settings.redis)  # of who looks on; the member has its own
+        self.store: Client = connect(settings.redis)
         self.keys = Keys(settings.redis.namespace)
-        check_server(self.client)
-        claim_namespace(self.client, self.keys, settings.data)
-        claim_spec(self.client, self.keys, settings.windows)
-        self.positions = PositionStore(self.client, self.keys)
+        check_server(self.store)
+        claim_namespace(self.store, self.keys, settings.data)
+        claim_spec(self.store, self.keys, settings.windows)
+        self.positions = PositionStore(self.store, self.keys)
         self.producer = Producer(dead_letters or settings.kafka)
         self.metrics = StreamerMetrics()
         self.health = Health(60)
@@ -194,14 +195,14 @@ class Member:
         self.service = self.service_class(
             settings,
             consumer=self.consumer,
-            casts=CastStore(self.client, self.keys, settings.data),
-            index=self.index_class(self.client, self.keys, settings.data, settings.windows),
+            casts=CastStore(self.store, self.keys, settings.data),
+            index=self.index_class(self.store, self.keys, settings.data, settings.windows),
             positions=self.positions,
             dead_letters=DeadLetters(self.producer, settings.topics.dead_letters, settings.redis.namespace),
-            stops=StopStore(self.client, self.keys),
+            stops=StopStore(self.store, self.keys),
             metrics=self.metrics,
             health=self.health,
-            housekeeping=make_housekeeping(settings, self.client, self.metrics, self._now),
+            housekeeping=make_housekeeping(settings, self.store, self.metrics, self._now),
             reset=reset,
             clock=self._now,
         )
@@ -247,6 +248,7 @@ class Member:
         self.consumer.close()
         self.producer.close()
         self.client.close()
+        self.store.close()
 
 
 @contextmanager

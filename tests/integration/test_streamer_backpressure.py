@@ -169,8 +169,8 @@ def test_a_write_whose_answer_got_lost_is_not_done_twice(settings: StreamerSetti
     with member(settings) as shaken:
         watching = connect(redis)  # over connections that do not break
         positions = PositionStore(watching, Keys(redis.namespace))
-        shaken.client.connection_pool.connection_class = Forgetful
-        shaken.client.connection_pool.reset()
+        shaken.store.connection_pool.connection_class = Forgetful
+        shaken.store.connection_pool.reset()
         shaken.run_until(lambda: sum(each.offset for each in positions.load_all().values()) >= len(log))
         assert Forgetful.num_lost > 5
         assert contents(watching, settings) == expected

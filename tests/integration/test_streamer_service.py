@@ -140,8 +140,10 @@ class Stumbling(StreamerService):
         super()._write_readings(result)
         stumble("rows are written", busy)
 
-    def _write_labels(self, labels: Sequence[tuple[Partition, int, Label]]) -> None:
-        super()._write_labels(labels)
+    def _write_labels(
+        self, batches: Batches, labels: Sequence[tuple[Partition, int, Label]], result: BatchResult
+    ) -> None:
+        super()._write_labels(batches, labels, result)
         stumble("labels are written", bool(labels))
 
     def _commit(self, batches: Batches) -> None:
