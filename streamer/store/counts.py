@@ -10,8 +10,8 @@ import msgspec
 
 from streamer.records import Partition
 from streamer.store.connection import Client, map_redis_errors, text
-from streamer.store.keys import Keys
-from streamer.store.totals import GOING, MARKER, partition_of
+from streamer.store.keys import Keys, partition_of
+from streamer.store.totals import GOING, MARKER
 
 RECORDS = ("applied", "duplicate", "late", "control")
 STEPS = ("carried", "placed", "duplicate", "superseded", "late", "gap")

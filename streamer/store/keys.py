@@ -42,6 +42,12 @@ from dataclasses import dataclass
 from streamer.records import Partition
 
 
+def partition_of(name: str) -> Partition:
+    """The partition that `<topic>/<number>` names, alone or at the end of a key."""
+    topic, _, number = name.rpartition(":")[-1].rpartition("/")
+    return Partition(topic, int(number))
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Builds the keys of one namespace."""

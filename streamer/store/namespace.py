@@ -48,8 +48,8 @@ def claim_namespace(client: Client, keys: Keys, data: DataConfig) -> None:
     if layout != LAYOUT:
         raise RefusedError(
             f"namespace {keys.namespace} has the layout {layout or '1'} of another version of the streamer, this one "
-            f"writes {LAYOUT}; use another redis.namespace, and fill it from the topics with --reset or "
-            "streamer backfill"
+            f"writes {LAYOUT}; use another redis.namespace, and fill it from the topics with --reset or another "
+            "consumer.group_id"
         )
     _compare(keys, DataConfig.model_validate_json(theirs or "{}"), data)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from streamer.records import Partition
 from streamer.store.connection import Client, map_redis_errors, text
-from streamer.store.keys import Keys
+from streamer.store.keys import Keys, partition_of
 
 # Claims one dead letter for a run, unless it was sent, or another run's claim has not run out.
 # KEYS: replayed.  ARGV: offset, run, now (epoch ms), oldest time of a claim that still holds (epoch ms).
@@ -114,8 +114,7 @@ class ReplayStore:
         gone: dict[str, list[str]] = defaultdict(list)
         with map_redis_errors("forgetting replays"):
             for key in self._client.scan_iter(self._keys.all_replayed, count=1000):
-                topic, _, number = text(key).rsplit(":", 1)[-1].rpartition("/")
-                offsets = kept.get(Partition(topic, int(number)), ())
+                offsets = kept.get(partition_of(text(key)), ())
                 for field, held in self._client.hscan_iter(key, count=1000):
                     claim = _parse(held)
                     if claim and claim.at_ms < before_ms and int(field) not in offsets:

@@ -9,7 +9,7 @@ import msgspec
 
 from streamer.records import Partition
 from streamer.store.connection import Client, map_redis_errors, text
-from streamer.store.keys import Keys
+from streamer.store.keys import Keys, partition_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ class StopStore:
         stops = {}
         with map_redis_errors("listing stops"):
             for key in sorted(self._client.scan_iter(self._keys.all_stopped, count=1000)):
-                topic, _, number = text(key).rsplit(":", 1)[-1].rpartition("/")
-                partition = Partition(topic, int(number))
+                partition = partition_of(text(key))
                 if stop := self.load(partition):
                     stops[partition] = stop
         return stops

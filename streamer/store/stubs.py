@@ -8,8 +8,8 @@ from typing import Any
 
 from streamer.records import Partition
 from streamer.store.connection import Client, map_redis_errors, text
-from streamer.store.keys import Keys
-from streamer.store.totals import TotalsStore, partition_of
+from streamer.store.keys import Keys, partition_of
+from streamer.store.totals import TotalsStore
 
 # Of one call. Smaller: a backlog of stubs takes more sweeps. Larger: a batch waits for longer.
 MAX_STUBS_DROPPED = 100

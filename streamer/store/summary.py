@@ -8,8 +8,7 @@ from typing import Any
 
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.counts import read_counts
-from streamer.store.keys import Keys
-from streamer.store.totals import partition_of
+from streamer.store.keys import Keys, partition_of
 
 OUTCOMES = ("placed", "duplicate", "superseded", "late", "gap")
 

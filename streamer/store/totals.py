@@ -18,7 +18,7 @@ import msgspec
 from streamer.records import Partition
 from streamer.store import retention_scripts as scripts
 from streamer.store.connection import Client, map_redis_errors, text
-from streamer.store.keys import Keys
+from streamer.store.keys import Keys, partition_of
 
 GOING = "going"
 MARKER = "cast:"
@@ -162,12 +162,6 @@ class TotalsStore:
                 terms = msgspec.json.decode(value, type=dict[str, int])
                 marked[cast_id] = [partition_of(term[1:]) for term in terms if term.startswith(_ALSO)]
         return marked
-
-
-def partition_of(name: str) -> Partition:
-    """The partition that `<topic>/<number>` names."""
-    topic, _, number = name.rpartition("/")
-    return Partition(topic, int(number))
 
 
 def _marker(cast_id: str, owner: Partition) -> str:

@@ -21,8 +21,7 @@ from streamer.kafka import Producer
 from streamer.ledger import Ledger, PartitionLedger, RecordLedger, StepLedger, read_ledger
 from streamer.records import Partition, Record
 from streamer.store.connection import Client, connect
-from streamer.store.keys import Keys
-from streamer.store.totals import partition_of
+from streamer.store.keys import Keys, partition_of
 
 
 @dataclass(frozen=True)

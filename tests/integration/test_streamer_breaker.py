@@ -16,8 +16,8 @@ from streamer.ledger import read_ledger
 from streamer.records import Partition
 from streamer.stopping import config_digest
 from streamer.store.connection import map_redis_errors
+from streamer.store.keys import partition_of as named
 from streamer.store.stops import StopStore
-from streamer.store.totals import partition_of as named
 
 # Trips at the 11th bad record behind 20 good ones: then more than half of the last 20 failed.
 BREAKER = BreakerConfig(share=0.5, min_records=10, window_records=20)
