@@ -27,6 +27,7 @@ from streamer.metrics import StreamerMetrics
 from streamer.records import Record
 from streamer.schema import CastEnd, Label
 from streamer.settings import ENV_PREFIX, SECTIONS, load_settings
+from streamer.store.counts import RECORDS, STEPS
 from trainer.config import TrainerSettings
 from trainer.learn.config import ArchitectureConfig, ModelSettings
 from trainer.learn.model import build_model
@@ -169,6 +170,20 @@ def test_metrics_exist_and_each_is_explained() -> None:
     ours = metric_names(StreamerMetrics().registry) | metric_names(TrainerMetrics().registry)
     named = set(re.findall(r"\bcasting_(?:streamer|trainer|model)_[a-z_]+\b", EVERYTHING))
     assert named == ours
+
+
+def test_kinds_of_records_and_outcomes_of_steps_are_those_of_the_ledger() -> None:
+    rows = TEXTS["docs/operations.md"].splitlines()
+    records, steps = (
+        set(
+            re.split(
+                r"[:,] ", next(row for row in rows if f"`casting_streamer_{what}_total` |" in row).strip("| ")
+            )[1:]
+        )
+        for what in ("records", "steps")
+    )
+    assert records == {*RECORDS, "label", "redelivered", "dead_lettered"}
+    assert steps == {*STEPS} - {"carried"}
 
 
 def test_reasons_of_dead_letters_exist_and_each_has_a_mend() -> None:
