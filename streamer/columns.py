@@ -19,7 +19,7 @@ from streamer.schema import CastEnd
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-# Log time of a record whose header `sent-at` is unusable: it moves no clock.
+# Log time of a record whose header `sent-at`, or else Kafka's timestamp, is unusable: it moves no clock.
 NO_TIME = -1
 
 

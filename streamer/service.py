@@ -256,9 +256,9 @@ class StreamerService:
                 for index, offset in enumerate(batch.offset_M.tolist()):
                     try:
                         record = batch.record(index)
-                        label = self._label_codec.decode_label(record)
+                        label, entered_ms = self._label_codec.decode_label(record), log_time(record)
                         labels.append((source, offset, label))
-                        result.label_times[label.cast_id] = log_time(record)
+                        result.label_times[label.cast_id] = entered_ms
                     except RecordError as exc:
                         refused.append((index, exc))
                         result.dead_letters[source] += offset >= self._positions.known(source)

@@ -67,7 +67,8 @@ class Sorter:
     ) -> dict[str, IntArray]:
         default = self._layout.source.content_type
         if batch.headers is None:
-            return {default: np.arange(len(batch), dtype=np.int64)}
+            record_M = np.arange(len(batch), dtype=np.int64)
+            return {default: np.delete(record_M, list(without)) if without else record_M}
         alike = _alike(batch.headers)
         if alike is not None and not without:
             with suppress(RecordError):

@@ -33,29 +33,57 @@ def log_time(record: Record) -> int:
     """Epoch ms at which the record entered the log: its header `sent-at`, or else Kafka's timestamp.
 
     Raises:
-        RecordError: The header is not a plausible epoch in milliseconds.
+        RecordError: ``bad_sent_at``, ``bad_timestamp``: it is not a plausible epoch in milliseconds.
     """
-    sent_at = _sent_at(record.headers)
-    return record.timestamp_ms if sent_at is None else sent_at
+    return _log_time(record.headers, record.timestamp_ms)
 
 
 def log_times(batch: RecordBatch) -> tuple[IntArray, list[tuple[int, RecordError]]]:
     """`log_time` of each record, `NO_TIME` where it is unusable, and what is wrong with these."""
     if batch.headers is None or _none_says(SENT_AT, batch.headers):
-        return batch.timestamp_M, []
+        return _timestamps(batch.timestamp_M)
     alike_M = _sent_at_alike(batch.headers)
     if alike_M is not None:
         return alike_M, []
-    log_time_M, refused = batch.timestamp_M.copy(), []
-    for index, headers in enumerate(batch.headers):
+    times, refused = [], []
+    for index, (headers, timestamp_ms) in enumerate(
+        zip(batch.headers, batch.timestamp_M.tolist(), strict=True)
+    ):
         try:
-            sent_at = _sent_at(headers)
+            times.append(_log_time(headers, timestamp_ms))
         except RecordError as exc:
+            times.append(NO_TIME)
             refused.append((index, exc))
-            sent_at = NO_TIME
-        if sent_at is not None:
-            log_time_M[index] = sent_at
-    return log_time_M, refused
+    return np.array(times, dtype=np.int64), refused
+
+
+def _log_time(headers: Headers, timestamp_ms: int) -> int:
+    sent_at = _sent_at(headers)
+    if sent_at is not None:
+        return sent_at
+    if MIN_TS <= timestamp_ms <= MAX_TS:
+        return timestamp_ms
+    raise _bad_timestamp(timestamp_ms)
+
+
+def _timestamps(timestamp_M: IntArray) -> tuple[IntArray, list[tuple[int, RecordError]]]:
+    """Kafka's timestamps as log times: a wild one says nothing of when its record was sent."""
+    if timestamp_M.min() >= MIN_TS and timestamp_M.max() <= MAX_TS:
+        return timestamp_M, []
+    wild = np.flatnonzero((timestamp_M < MIN_TS) | (timestamp_M > MAX_TS)).tolist()
+    log_time_M = timestamp_M.copy()
+    log_time_M[wild] = NO_TIME
+    return log_time_M, [(index, _bad_timestamp(int(timestamp_M[index]))) for index in wild]
+
+
+def _bad_timestamp(timestamp_ms: int) -> RecordError:
+    said = (
+        "no timestamp"
+        if timestamp_ms == -1
+        else f"the timestamp {timestamp_ms}, which is not of 1990 to 2100"
+    )
+    message = f"the record has {said}, and no header {SENT_AT}: send epoch milliseconds in either"
+    return RecordError("bad_timestamp", message)
 
 
 def _none_says(name: str, headers_M: Sequence[Headers]) -> bool:

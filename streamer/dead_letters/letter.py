@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from streamer.codec import MAX_TS, MIN_TS
 from streamer.dead_letters import headers as names
 from streamer.errors import ConfigError
 from streamer.records import Headers, Partition, Record
@@ -81,7 +82,8 @@ class DeadLetter:
     def again(self) -> list[tuple[str, bytes]]:
         """Headers with which the record is sent again: its own, its log time, and what it is.
 
-        A header without a value is left out: the client cannot send one.
+        A header without a value is left out: the client cannot send one. A record without a usable log time is
+        judged by the time of the replay.
         """
         kept = [
             (name, value)
@@ -89,7 +91,7 @@ class DeadLetter:
             if value is not None and not name.startswith(names.REPLAY)
         ]
         has_log_time = any(name == names.SENT_AT for name, _ in kept)
-        if not has_log_time and self.logged_ms is not None and self.logged_ms >= 0:
+        if not has_log_time and self.logged_ms is not None and MIN_TS <= self.logged_ms <= MAX_TS:
             kept.append((names.SENT_AT, b"%d" % self.logged_ms))
         return [
             *kept,

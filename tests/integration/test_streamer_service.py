@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,20 +111,23 @@ def test_a_record_that_cannot_be_used_goes_aside_and_the_good_ones_go_on(
     }
     log: list[Sent] = [*good, *(plant.raw("A", value, 11, ("trace", b"t1")) for value in bad)]
     log += [plant.raw("A", b"{}", None, ("sent-at", b"now")), plant.label("A", None, 50, from_ts="later")]
+    log.append(replace(plant.label("A", True, 50), at=None, headers=(("sent-at", b"now"),)))
     log += [plant.reading("A", 12), plant.end("A", 12)]
     plant.feed(log)
     with member(settings) as one:
         one.consume(len(log))
         one.let_time_pass(4)
-        assert contents(one.client, settings)["casts"]["{A}"]["steps:placed"] == b"13"
+        cast = contents(one.client, settings)["casts"]["{A}"]
+        assert (cast["steps:placed"], cast["labels"]) == (b"13", [])
         rows = reader(one.client, settings).rows([Address("A", T0, 5)])[0]
         assert rows[:, 0].tolist() == [0, 1, 2, 3, 4]  # the late 99.0 changed nothing
-    letters = dead_letters(settings, 7)
-    assert len(letters) == len(origins(letters)) == 7
+    letters = dead_letters(settings, 8)
+    assert len(letters) == len(origins(letters)) == 8
     for letter in letters:
         headers = dict(letter.headers)
         reason = (headers["__connect.errors.exception.message"] or b"").decode().split(":")[0]
-        assert reason == bad.get(letter.value or b"", "bad_sent_at" if letter.value == b"{}" else "bad_time")
+        has_bad_header = letter.headers[0] == ("sent-at", b"now")
+        assert reason == bad.get(letter.value or b"", "bad_sent_at" if has_bad_header else "bad_time")
         assert letter.key == b"A"
         assert headers["__connect.errors.exception.class.name"] == b"RecordError"
         assert headers["__connect.errors.stage"] in {b"decode", b"validate", b"place"}

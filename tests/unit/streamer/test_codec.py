@@ -13,8 +13,9 @@ from columns import Reading, decode_reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.codec import Codec, log_time, parse_time
+from streamer.codec import MAX_TS, MIN_TS, Codec, log_time, parse_time
 from streamer.codec.times import TimeReader
+from streamer.columns import NO_TIME
 from streamer.config import SensorConfig
 from streamer.errors import RecordError
 from streamer.records import Headers, Record, RecordBatch
@@ -330,6 +331,39 @@ def test_a_sent_at_that_is_no_time_is_refused(value: bytes) -> None:
     with pytest.raises(RecordError) as caught:
         log_time(record(wide(), ("sent-at", value)))
     assert caught.value.reason == "bad_sent_at"
+
+
+# No timestamp; seconds; microseconds; two bounds just missed; what a gateway with a broken clock or client may send.
+WILD = [-1, 0, 1_763_796_000, TS * 1000, MIN_TS - 1, MAX_TS + 1, 2**63 - 1, -(2**63)]
+
+
+@pytest.mark.parametrize("wild", WILD)
+def test_a_timestamp_of_kafka_that_is_no_time_is_refused(wild: int) -> None:
+    with pytest.raises(RecordError, match="no header sent-at") as caught:
+        log_time(record(wide(), at=wild))
+    assert caught.value.reason == "bad_timestamp"
+    assert log_time(record(wide(), ("sent-at", b"%d" % TS), at=wild)) == TS
+
+
+@pytest.mark.parametrize("wild", WILD)
+@pytest.mark.parametrize("headers", [(), (("trace", b"1"),)], ids=["bare", "with a header"])
+@pytest.mark.parametrize("place", [0, 10, 20])
+def test_a_wild_timestamp_moves_no_clock(wild: int, headers: Headers, place: int) -> None:
+    bodies = [record(wide(ts=TS + index), *headers, at=TS + index) for index in range(20)]
+    bodies.insert(place, record(wide(ts=TS), *headers, at=wild))
+    decoded = CODEC.decode(RecordBatch.of(bodies))
+    assert [(index, error.reason) for index, error in decoded.refused] == [(place, "bad_timestamp")]
+    assert decoded.log_time_M.tolist() == [*range(TS, TS + place), NO_TIME, *range(TS + place, TS + 20)]
+    assert decoded.readings.ts_R.tolist() == list(range(TS, TS + 20))
+    junk = [record(b"junk", *headers, at=wild)] * 2
+    assert (CODEC.decode(RecordBatch.of(junk)).log_time_M == NO_TIME).all()
+
+
+def test_a_header_says_the_time_of_a_record_whose_timestamp_is_wild() -> None:
+    said = record(wide(), ("sent-at", b"%d" % TS), at=-1)
+    decoded = CODEC.decode(RecordBatch.of([said, record(wide(), at=-1), said]))
+    assert decoded.log_time_M.tolist() == [TS, NO_TIME, TS]
+    assert [(index, error.reason) for index, error in decoded.refused] == [(1, "bad_timestamp")]
 
 
 def test_a_packed_chunk_has_its_values_as_bytes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +69,12 @@ def test_it_is_sent_again_with_its_log_time_and_where_it_came_from() -> None:
         ("casting.replay.origin", b"casting.readings/2@1234"),
         ("casting.replay.number", b"1"),
     ]
+
+
+@pytest.mark.parametrize("wild", [-1, 1_763_796_000, 4_102_444_800_001, 2**63 - 1])
+def test_a_wild_timestamp_is_not_its_log_time(wild: int) -> None:
+    letter = letter_of(replace(record(), timestamp_ms=wild))
+    assert "sent-at" not in dict(letter.again())
 
 
 def test_a_log_time_that_it_had_is_kept() -> None:
