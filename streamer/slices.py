@@ -70,6 +70,19 @@ class Slices(Sequence[bytes | None]):
         letters_ML = bytes_B[self.start_M[:, np.newaxis] + np.arange(length)]
         return bytes(letters_ML[0]) if (letters_ML == letters_ML[0]).all() else None
 
+    @classmethod
+    def join(cls, parts: Sequence[Slices]) -> Slices:
+        """All of them, in order, in a new buffer that holds no more than they span."""
+        pieces, starts, ends, size = [], [], [], 0
+        for part in parts:
+            begin = int(part.start_M.min())
+            piece = memoryview(part.buffer)[begin : max(int(part.end_M.max()), begin)]
+            starts.append(part.start_M + (size - begin))
+            ends.append(part.end_M + (size - begin))
+            pieces.append(piece)
+            size += len(piece)
+        return cls(b"".join(pieces), np.concatenate(starts), np.concatenate(ends))
+
     def take(self, index_P: IntArray) -> Slices:
         """Some of them."""
         return Slices(self.buffer, self.start_M[index_P], self.end_M[index_P])
@@ -131,6 +144,16 @@ class HeaderColumn(Sequence[Headers]):
     names: tuple[str | list[str], ...]
     values: tuple[Slices, ...]
     _rows: list[Headers] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def join(cls, parts: Sequence[HeaderColumn]) -> HeaderColumn | None:
+        """All of them, in order; None unless all records have the same headers."""
+        names = parts[0].uniform_names()
+        if names is None or any(part.uniform_names() != names for part in parts):
+            return None
+        columns = zip(*(part.values for part in parts), strict=True)
+        num_M = np.concatenate([part.num_M for part in parts])
+        return cls(num_M, names, tuple(Slices.join(column) for column in columns))
 
     def __len__(self) -> int:
         return len(self.num_M)

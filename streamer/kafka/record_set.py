@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from streamer.records import IntArray, Partition, RecordBatch
+from streamer.records import Headers, IntArray, Partition, RecordBatch
 from streamer.slices import HeaderColumn, Slices
 
 ByteArray = npt.NDArray[np.uint8]
@@ -91,18 +91,31 @@ def join(batches: Sequence[RecordBatch]) -> RecordBatch:
     """The records of batches of one partition that follow each other."""
     if len(batches) == 1:
         return batches[0]
-    has_headers = any(batch.headers is not None for batch in batches)
     return RecordBatch(
         source=batches[0].source,
         offset_M=np.concatenate([batch.offset_M for batch in batches]),
         timestamp_M=np.concatenate([batch.timestamp_M for batch in batches]),
-        keys=[key for batch in batches for key in batch.keys],
-        values=[value for batch in batches for value in batch.values],
-        headers=[headers for batch in batches for headers in batch.headers or [()] * len(batch)]
-        if has_headers
-        else None,
+        keys=_join_bytes([batch.keys for batch in batches]),
+        values=_join_bytes([batch.values for batch in batches]),
+        headers=_join_headers(batches),
         num_producer_batches=sum(batch.num_producer_batches for batch in batches),
     )
+
+
+def _join_bytes(columns: Sequence[Sequence[bytes | None]]) -> Sequence[bytes | None]:
+    slices = [column for column in columns if isinstance(column, Slices)]
+    if len(slices) == len(columns):
+        return Slices.join(slices)
+    return [item for column in columns for item in column]
+
+
+def _join_headers(batches: Sequence[RecordBatch]) -> Sequence[Headers] | None:
+    if all(batch.headers is None for batch in batches):
+        return None
+    columns = [batch.headers for batch in batches if isinstance(batch.headers, HeaderColumn)]
+    if len(columns) == len(batches) and (joined := HeaderColumn.join(columns)) is not None:
+        return joined
+    return [headers for batch in batches for headers in batch.headers or [()] * len(batch)]
 
 
 def _read(source: Partition, data: bytes, bodies: Sequence[Body]) -> RecordBatch:

@@ -373,6 +373,16 @@ class TestColumnRecords:
         assert (len(rest), rest.num_producer_batches) == (50, 5)
         assert not part
 
+    @quick
+    @given(st.lists(plain, min_size=2, max_size=4))
+    def test_joined_fetches_are_what_they_were_one_by_one(self, batches: list[Batch]) -> None:
+        fetches: list[RecordBatch] = []
+        for raw, offset in zip(*log_of(batches), strict=True):
+            if some := ColumnRecords(offset, TP, MemoryRecords(raw)).take():
+                fetches += some
+        joined = to_records(join(fetches))
+        assert joined == [record for fetch in fetches for record in to_records(fetch)]
+
     def test_a_position_in_the_middle_drops_the_records_before_it(self) -> None:
         raw = Batch([wide(n) for n in range(10)]).to_bytes(100)
         (batch,) = ColumnRecords(106, TP, MemoryRecords(raw)).take()
