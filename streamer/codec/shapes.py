@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, UnsetType
 
 from streamer.codec.layout import Layout, Path, is_plain
@@ -115,7 +116,7 @@ class ShapeDecoder:
         if self._num_apart > 0:
             self._num_apart -= 1
             return None
-        if (lines := values.lines()) is not None:
+        if (lines := values.lines()) is not None and _are_objects(values):
             with suppress(*FAULTS):
                 messages: list[Any] = self._json.decode_lines(lines)
                 if len(messages) == len(values):
@@ -123,6 +124,16 @@ class ShapeDecoder:
         # What does not fit is seldom alone: the next batches are not tried.
         self._num_apart = 15
         return None
+
+
+def _are_objects(values: Slices) -> bool:
+    """Whether each begins and ends as an object does: none goes on in the next line then, as `{` never follows `}`.
+
+    Else half a message and the half behind it would make one, and two messages in one value make up the number.
+    """
+    bytes_B = np.frombuffer(values.buffer, dtype=np.uint8)
+    is_begun_M, is_ended_M = bytes_B[values.start_M] == ord("{"), bytes_B[values.end_M - 1] == ord("}")
+    return bool(is_begun_M.all() and is_ended_M.all())
 
 
 def fields_of_shape(layout: Layout, shape: Shape) -> dict[str, Field]:

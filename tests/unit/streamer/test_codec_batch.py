@@ -289,6 +289,16 @@ def test_one_wide_row_that_is_packed_otherwise(odd: dict[str, Any], place: int) 
     agrees("auto", [(to_json({**WIDE, **odd}), ())] * 20)
 
 
+@pytest.mark.parametrize("cut", [b'"ts":', b'"speed":', b"1.5", b"148.2"])
+def test_two_halves_of_a_message_are_none_though_another_value_holds_two(cut: bytes) -> None:
+    good = to_json(WIDE).replace(b" ", b"")
+    before, cut, behind = good.partition(cut)
+    bodies: list[tuple[bytes | None, Headers]] = [(good, ())] * 20
+    bodies[3:5] = [(before + cut, ()), (behind, ())]
+    bodies[12] = (good + good, ())
+    assert [index for index, _ in agrees("auto", bodies).refused] == [3, 4, 12]
+
+
 def test_an_unknown_field_that_tells_a_format_elsewhere_hides_none() -> None:
     wide_with_tag = to_json({**WIDE, "tag": "speed", "value": 2, "quality": "bad", "period_ms": 1})
     tag = to_json({"cast_id": "C1", "ts": TS, "tag": "speed", "value": 2})
