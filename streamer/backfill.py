@@ -13,7 +13,6 @@ cast that is open there stays open, unless it is told that nothing more will com
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -129,7 +128,6 @@ class _Run:
     ) -> None:
         keys, data = Keys(settings.redis.namespace), settings.data
         self._idle_s = settings.event_time.idle_timeout_s + settings.event_time.allowed_lateness_s
-        self._skipped_s = 0.0
         self._result = result
         self._casts = CastStore(client, keys, data)
         positions = PositionStore(client, keys)
@@ -149,7 +147,6 @@ class _Run:
             dead_letters=_CountedLetters(result.dead_letters, stretch, settings.topics.labels),
             metrics=StreamerMetrics(),
             health=Health(MAX_SILENCE_S),
-            clock=lambda: time.monotonic() + self._skipped_s,
             codecs={
                 topic: _StretchCodec(settings, topic, stretch, chosen) for topic in settings.reading_topics
             },
@@ -159,19 +156,14 @@ class _Run:
         """Reads on, outages included, until all that lay in the topics is written."""
         self._service.run(lambda: stop() or self._service.is_done)
         if close_open and not stop():
-            self.consumer.tells_ends = True
-            self._turn()  # nothing comes
-            self._skipped_s += self._idle_s + 1
-            self._turn()  # for so long
+            self.consumer.waited_s = self._idle_s + 1
+            self._service.is_done = False
+            self._service.run(lambda: stop() or self._service.is_done)
         self._result.num_records += self.consumer.num_records
         self._result.num_open_casts += patiently(self._num_open_casts, stop)
 
     def _num_open_casts(self) -> int:
         return sum(len(self._casts.open_casts(partition)) for partition in self.consumer.partitions)
-
-    def _turn(self) -> None:
-        turns = iter([False, True])
-        self._service.run(lambda: next(turns))
 
 
 class _StretchService(StreamerService):

@@ -21,7 +21,7 @@ from typing import Any
 
 from streamer.config import StreamerSettings
 from streamer.dead_letters import LetterReader
-from streamer.kafka import end_offsets
+from streamer.kafka import end_offsets, hold_records
 from streamer.records import Partition
 from streamer.store.connection import Client, connect
 from streamer.store.counts import Counts, read_counts
@@ -174,7 +174,9 @@ class _Reader:
         positions = self._positions.load_all()
         is_calm = before == positions and is_stable
         is_whole = not self._letters.has_lost_its_beginning()
-        reading = _Reading(ends, before, positions, counts, self._origins if is_whole else None)
+        offsets = {each: positions[each].offset if each in positions else 0 for each in partitions}
+        behind = hold_records(self._settings.kafka, offsets, ends)
+        reading = _Reading(ends, behind, before, positions, counts, self._origins if is_whole else None)
         each = tuple(reading.partition(partition, is_calm) for partition in partitions)
         return Ledger(each, is_calm, is_whole)
 
@@ -186,9 +188,15 @@ class _Reader:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """One look at everything; `before` are the positions before casts and dead letters were read."""
+    """One look at everything.
+
+    Attributes:
+        behind: Partitions with records behind their position.
+        before: The positions before casts and dead letters were read.
+    """
 
     ends: Mapping[Partition, int]
+    behind: frozenset[Partition]
     before: Mapping[Partition, Position]
     positions: Mapping[Partition, Position]
     counts: Counts
@@ -206,7 +214,7 @@ class _Reading:
             dead_lettered=self._dead_lettered(partition, position),
             label=counts["label"],
             control=counts["records:control"],
-            pending=max(0, self.ends.get(partition, offset) - offset),
+            pending=self.ends[partition] - offset if partition in self.behind else 0,
         )
         steps = StepLedger(
             carried=counts["steps:carried"],

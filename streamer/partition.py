@@ -50,7 +50,6 @@ class ReadingsPartition:
         touched: Casts that changed.
         first_seen: Casts that Redis does not hold yet, and the log time of their first record.
         num_consumed, num_dead_lettered: Records behind `position` since it was written.
-        waiting_since: Monotonic seconds since which nothing more lay in the log, None while there is more.
     """
 
     source: Partition
@@ -64,7 +63,6 @@ class ReadingsPartition:
     first_seen: dict[str, int] = field(default_factory=dict)
     num_consumed: int = 0
     num_dead_lettered: int = 0
-    waiting_since: float | None = None
     _deadlines: list[tuple[int, str]] = field(default_factory=list)
 
     def adopt(self, states: Mapping[str, CastState]) -> None:

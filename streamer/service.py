@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -156,7 +156,7 @@ class StreamerService:
         started = time.perf_counter()
         result = BatchResult()
         batches = self._by_partition(polled)
-        self._take_readings(batches, result)  # 2
+        self._take_readings(batches, {batch.source for batch in polled}, result)  # 2
         labels = self._decode_labels(batches, result)
         self._dead_letters.flush()  # 3
         self._write_readings(result)  # 4
@@ -206,12 +206,14 @@ class StreamerService:
 
     # 2. Decode and place
 
-    def _take_readings(self, batches: Batches, result: BatchResult) -> None:
+    def _take_readings(self, batches: Batches, busy: Collection[Partition], result: BatchResult) -> None:
         for source, partition in self._assignment.readings.items():
             ours = batches.get(source, ())
             for batch in ours:
                 self._take(partition, batch, result)
-            self._let_time_pass(partition, bool(ours))
+            self._assignment.check_end(source, partition.offset)
+            if source not in busy:  # also by records that are not to be taken
+                self._let_time_pass(partition)
             partition.settle()
 
     def _take(self, partition: ReadingsPartition, batch: RecordBatch, result: BatchResult) -> None:
@@ -234,17 +236,17 @@ class StreamerService:
         self._dead_letters.add(batch.record(index), error)
         self._metrics.dead_letters.labels(error.reason).inc()
 
-    def _let_time_pass(self, partition: ReadingsPartition, busy: bool) -> None:
-        """While nothing more lies in the log, log time goes on by the seconds waited."""
-        end = self._assignment.check_end(partition.source, partition.offset)
-        if busy or end is None or partition.offset < end:
-            partition.waiting_since = None
-            return
-        now = self._clock()
-        if partition.waiting_since is None:
-            partition.waiting_since = now
-        partition.clock.waited_ms = int((now - partition.waiting_since) * 1000)
-        partition.close_due()
+    def _let_time_pass(self, partition: ReadingsPartition) -> None:
+        """While nothing more lies in the log, log time goes on by the seconds waited.
+
+        It goes no further than the log is known to have been empty, so no record that is in it yet comes too late by
+        it. One that enters later is judged as in a backfill if its log time is that of its entering, as stamps made
+        on sending are; one that was held back for longer than its cast had left is late here.
+        """
+        waited_s = self._consumer.quiet_s(partition.source, partition.offset)
+        if waited_s is not None:
+            partition.clock.waited_ms = int(waited_s * 1000)
+            partition.close_due()
 
     def _decode_labels(self, batches: Batches, result: BatchResult) -> list[tuple[Partition, int, Label]]:
         labels = []
@@ -359,7 +361,10 @@ class StreamerService:
         for source, offset in offsets.items():
             end = self._consumer.highwater(source)
             if end is not None:
-                self._metrics.lag.labels(source.topic, str(source.partition)).set(max(0, end - offset))
+                lag = end - offset
+                if lag > 0 and source in self._assignment:
+                    lag = end - self._consumer.read_to(source, offset)
+                self._metrics.lag.labels(source.topic, str(source.partition)).set(max(0, lag))
         if num_records:
             self._metrics.batch_seconds.observe(seconds)
             self._metrics.batch_records.observe(num_records)

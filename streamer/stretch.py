@@ -76,10 +76,6 @@ class StretchLog(LogConsumer):
         """Before the position where a partition is read again: reading goes on from the smaller of the two."""
         return self.beginning_offset(partition) if partition in self.read_again else None
 
-    def highwater(self, partition: Partition) -> int | None:
-        """The end as it is for us, where `tells_ends` is set."""
-        return self._ends[partition] if self.tells_ends else None
-
 
 class FirstPass:
     """Reads all readings topics once, and notes of each cast when it was first seen.

@@ -10,13 +10,13 @@ import atexit
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.ingest.stopwatch import Stopwatch
 from streamer import app
 from streamer.cli import main
-from streamer.config import ConsumerConfig, KafkaConfig
 from streamer.kafka import GroupConsumer
 from streamer.records import Partition, RecordBatch
 
@@ -32,8 +32,8 @@ class TimedConsumer(GroupConsumer):
     folder = Path()
     number = ""
 
-    def __init__(self, config: KafkaConfig, consumer: ConsumerConfig, topics: Sequence[str]) -> None:
-        super().__init__(config, consumer, topics)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._watch = Stopwatch()
         self._is_held = True
         self._held: set[Partition] = set()

@@ -3,7 +3,7 @@
 Nothing else in the product imports kafka. Values travel as bytes; decoding is the codec's.
 """
 
-from streamer.kafka.admin import TopicSpec, end_offsets, ensure_topics, missing_topics
+from streamer.kafka.admin import TopicSpec, end_offsets, ensure_topics, hold_records, missing_topics
 from streamer.kafka.connection import MAX_REQUEST_BYTES
 from streamer.kafka.consumer import GroupConsumer
 from streamer.kafka.producer import Producer
@@ -19,5 +19,6 @@ __all__ = [
     "TopicSpec",
     "end_offsets",
     "ensure_topics",
+    "hold_records",
     "missing_topics",
 ]

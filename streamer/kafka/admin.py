@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import kafka.errors
 from kafka import KafkaAdminClient, KafkaConsumer
 
 from streamer.config import KafkaConfig
-from streamer.kafka.connection import MAX_REQUEST_BYTES, client_options, map_kafka_errors
+from streamer.kafka.connection import MAX_REQUEST_BYTES, client_options, map_kafka_errors, poll_client
 from streamer.records import Partition
 
 
@@ -101,5 +101,45 @@ def end_offsets(config: KafkaConfig, topics: Sequence[str], timeout_s: float = 5
             while time.monotonic() < deadline and any(consumer.highwater(tp) is None for tp in partitions):
                 consumer.poll(timeout_ms=100)
             return {Partition(*tp): max(end, consumer.highwater(tp) or 0) for tp, end in ends.items()}
+        finally:
+            consumer.close(autocommit=False, timeout_ms=2_000)
+
+
+def hold_records(
+    config: KafkaConfig, begin: Mapping[Partition, int], end: Mapping[Partition, int], timeout_s: float = 5.0
+) -> frozenset[Partition]:
+    """The partitions that hold a record between two offsets; markers of transactions and holes are none.
+
+    One of which that cannot be said within the time counts as if it held one.
+
+    Raises:
+        BrokerUnavailableError: The broker does not answer.
+    """
+    left = {kafka.TopicPartition(*each) for each, offset in begin.items() if offset < end.get(each, offset)}
+    found: set[Partition] = set()
+    if not left:
+        return frozenset()
+    with map_kafka_errors("looking for records", config.bootstrap_servers):
+        consumer = KafkaConsumer(
+            **client_options(config),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",  # retention may have passed
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+        try:
+            consumer.assign(list(left))
+            for each in left:
+                consumer.seek(each, begin[Partition(*each)])
+            deadline = time.monotonic() + timeout_s
+            while left and time.monotonic() < deadline:
+                with suppress(kafka.errors.CorruptRecordError):  # it is one
+                    found |= {Partition(*each) for each in poll_client(consumer, timeout_ms=100)}
+                left -= {kafka.TopicPartition(*each) for each in found}
+                consumer.pause(*(set(consumer.assignment()) - left))
+                left = {each for each in left if consumer.position(each) < end[Partition(*each)]}
+            return frozenset(found | {Partition(*each) for each in left})
         finally:
             consumer.close(autocommit=False, timeout_ms=2_000)

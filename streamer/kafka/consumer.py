@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
+import kafka
 import kafka.errors
+import structlog
 from kafka import KafkaConsumer, OffsetAndMetadata
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
@@ -21,14 +24,17 @@ from streamer.kafka.connection import (
     poll_client,
     topic_partition,
 )
+from streamer.kafka.quiet import QuietLogs
 from streamer.kafka.rebalance import Rebalance, RebalanceNotes
 from streamer.kafka.record_set import join
 from streamer.records import Partition, RecordBatch
 
 # Halves a fast consumer at the client's default of 500; below 10 an idle consumer spins.
 FETCH_MAX_WAIT_MS = 10
-# Halves the consumer's memory at the same speed.
+# Bounds the consumer's memory; the client's own default is 50 MiB.
 FETCH_MAX_BYTES = 4 * 1024 * 1024
+
+log = structlog.get_logger()
 
 ASSIGNORS = {"range": RangePartitionAssignor, "cooperative-sticky": CooperativeStickyAssignor}
 
@@ -40,9 +46,18 @@ class GroupConsumer:
 
     A newly assigned partition is paused until the caller has taken the rebalance, sought and resumed; the
     client never resets an offset by itself. All methods belong to one thread.
+
+    Args:
+        clock: Monotonic seconds, of `quiet_s`.
     """
 
-    def __init__(self, config: KafkaConfig, consumer: ConsumerConfig, topics: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: KafkaConfig,
+        consumer: ConsumerConfig,
+        topics: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._servers = config.bootstrap_servers
         self._timeout_ms = consumer.poll_timeout_ms
         self._notes = RebalanceNotes()
@@ -70,6 +85,9 @@ class GroupConsumer:
             self._path: ReadPath = "seam" if consumer.fast_path == "auto" and seam.is_tested() else "public"
             if self._path == "seam":
                 seam.install(self._consumer)
+            self._quiet = QuietLogs(clock)
+            if not self._quiet.watch(self._consumer._fetcher):
+                log.warning("casts are not ended by waiting", why=f"unknown kafka-python {kafka.__version__}")
             self._attach(topics)
 
     def _attach(self, topics: Sequence[str]) -> None:
@@ -164,6 +182,24 @@ class GroupConsumer:
             end: int | None = self._consumer.highwater(topic_partition(partition))
             return end
         return None
+
+    def read_to(self, partition: Partition, offset: int) -> int:
+        """Where reading goes on once all before an offset was taken: markers and holes behind it give no record."""
+        with suppress(kafka.errors.KafkaError, KeyError):  # it went to another member, or is about to
+            position: int | None = self._consumer.position(topic_partition(partition), timeout_ms=0)
+            return max(offset, position or 0)
+        return offset
+
+    def quiet_s(self, partition: Partition, offset: int) -> float | None:
+        """For how long the log is known to have held no record from an offset on, None if it is not.
+
+        Args:
+            offset: All records before it were taken.
+        """
+        quiet = self._quiet.get(partition)
+        if quiet is None or quiet.offset not in (offset, self.read_to(partition, offset)):
+            return None
+        return quiet.until - quiet.since
 
     def close(self) -> None:
         """Leaves the group."""

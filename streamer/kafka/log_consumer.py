@@ -21,7 +21,7 @@ class LogConsumer(GroupConsumer):
 
     Attributes:
         num_records: Records handed out, those that were read again each time.
-        tells_ends: Whether `highwater` answers; while it does not, nobody takes the end for a wait.
+        waited_s: How long nothing has come behind the ends, as the caller has it; None: nobody waits there.
 
     Raises:
         BrokerUnavailableError: The broker does not answer, or a topic does not exist.
@@ -32,7 +32,7 @@ class LogConsumer(GroupConsumer):
         if missing := sorted(set(topics) - {partition.topic for partition in self._ends}):
             raise BrokerUnavailableError(f"Kafka has no topic {', '.join(missing)}")
         self._assigned = False
-        self.tells_ends = False
+        self.waited_s: float | None = None
         self.num_records = 0
         # Without a group the client never asks for committed offsets.
         super().__init__(config, consumer.model_copy(update={"group_id": None}), topics)
@@ -76,6 +76,10 @@ class LogConsumer(GroupConsumer):
                 for partition, end in self._ends.items()
             )
 
-    def highwater(self, partition: Partition) -> int | None:
-        """As of a group, where `tells_ends` is set."""
-        return super().highwater(partition) if self.tells_ends else None
+    def highwater(self, partition: Partition) -> int | None:  # noqa: ARG002 - as of a group
+        """The caller knows the ends that count."""
+        return None
+
+    def quiet_s(self, partition: Partition, offset: int) -> float | None:
+        """What the caller says, of a partition that is read to its end."""
+        return self.waited_s if self.read_to(partition, offset) >= self._ends[partition] else None

@@ -191,7 +191,7 @@ class Member:
         self.health = Health(60)
         self.skew_s = 0.0
         topics = (settings.topics.readings, settings.topics.labels)
-        self.consumer = self.consumer_class(settings.kafka, settings.consumer, topics)
+        self.consumer = self.consumer_class(settings.kafka, settings.consumer, topics, clock=self._now)
         self.service = self.service_class(
             settings,
             consumer=self.consumer,
@@ -232,12 +232,16 @@ class Member:
         """Moves the clock on while nothing arrives, and lets the loop see it."""
         self.skew_s += CHECK_INTERVAL_S  # a Redis that was restarted is noticed now, not in between
         self.turn(2)
-        self.run_until(
-            lambda: self.health.why_not_ready() is None and bool(self.service._assignment.readings)
-        )
-        self.turn(3)
+        self.run_until(lambda: self.health.why_not_ready() is None and self._has_been_quiet_for(0))
         self.skew_s += seconds
+        self.run_until(lambda: self._has_been_quiet_for(seconds))
         self.turn(1)
+
+    def _has_been_quiet_for(self, seconds: float) -> bool:
+        """Whether the broker has said so of all readings partitions that it holds."""
+        readings = self.service._assignment.readings
+        waited = [self.consumer.quiet_s(source, each.offset) for source, each in readings.items()]
+        return bool(waited) and all(each is not None and each >= seconds for each in waited)
 
     def turn(self, times: int) -> None:
         """Turns the loop so often, outages included."""

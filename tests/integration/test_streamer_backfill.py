@@ -276,9 +276,11 @@ def test_the_log_is_read_without_a_group_and_nobody_waits_at_its_end(live: Strea
         consumer.poll()
     ends = end_offsets(live.kafka, (topic,))
     assert consumer.num_records == sum(ends.values())
-    assert {consumer.highwater(partition) for partition in ends} == {None}
-    consumer.tells_ends = True
-    assert {partition: consumer.highwater(partition) for partition in ends} == ends
+    assert {consumer.quiet_s(*each) for each in ends.items()} == {None}
+    consumer.waited_s = 5.0
+    assert {consumer.quiet_s(*each) for each in ends.items()} == {5.0}
+    consumer.seek(consumer.partitions[0], 0)
+    assert consumer.quiet_s(consumer.partitions[0], 0) is None
     consumer.close()
     with pytest.raises(BrokerUnavailableError, match="Kafka has no topic nowhere"):
         LogConsumer(live.kafka, live.consumer, (topic, "nowhere"))
