@@ -19,6 +19,7 @@ and reading goes on from the smaller of Redis' position and the committed offset
 from __future__ import annotations
 
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +131,7 @@ class StreamerService:
         self._codecs = codecs or {topic: Codec.of(settings, topic) for topic in topics}
         self._label_codec = self._codecs[topics[0]]
         self._check_at = 0.0
+        self._told: set[tuple[str, int | None]] = set()
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Runs until told to stop.
@@ -235,6 +237,17 @@ class StreamerService:
     def _reject(self, batch: RecordBatch, index: int, error: RecordError) -> None:
         self._dead_letters.add(batch.record(index), error)
         self._metrics.dead_letters.labels(error.reason).inc()
+        if error.reason == "undecodable":
+            self._tell_unforeseen(f"{batch.source}@{batch.offset_M[index]}", error)
+
+    def _tell_unforeseen(self, origin: str, error: RecordError) -> None:
+        """Logs a fault of ours with its traceback, once however many records show it."""
+        cause = error.__cause__
+        frames = traceback.extract_tb(cause.__traceback__ if cause else None)
+        place = (frames[-1].filename, frames[-1].lineno) if frames else ("", 0)
+        if place not in self._told:
+            self._told.add(place)
+            log.error("unforeseen", origin=origin, exc_info=cause)
 
     def _let_time_pass(self, partition: ReadingsPartition) -> None:
         """While nothing more lies in the log, log time goes on by the seconds waited.

@@ -23,6 +23,13 @@ def show(value: Any) -> str:
     return f"a list of {len(value)}" if isinstance(value, list) else repr(value)[:60]
 
 
+def undecodable(exc: Exception) -> RecordError:
+    """What no check has foreseen, as the refusal of one record; its cause has the traceback."""
+    error = RecordError("undecodable", f"{type(exc).__name__}: {exc}"[:200], stage="decode")
+    error.__cause__ = exc
+    return error
+
+
 def cast_id(value: Any) -> str:
     """A usable cast id.
 

@@ -7,6 +7,7 @@ from operator import itemgetter
 
 import numpy as np
 
+from streamer.codec.checks import undecodable
 from streamer.codec.finish import Finisher
 from streamer.codec.labels import LabelDecoder
 from streamer.codec.layout import Layout
@@ -15,6 +16,7 @@ from streamer.codec.sorting import Sorter
 from streamer.codec.times import log_times
 from streamer.columns import DecodedBatch
 from streamer.config import SensorConfig, StreamerSettings
+from streamer.errors import RecordError
 from streamer.records import Record, RecordBatch
 from streamer.schema import Label
 from streamer.sources import LabelSourceConfig, SourceConfig
@@ -73,4 +75,9 @@ class Codec:
         Raises:
             RecordError: A field is missing or of the wrong type.
         """
-        return self._labels.decode(record)
+        try:
+            return self._labels.decode(record)
+        except (RecordError, MemoryError):
+            raise
+        except Exception as exc:  # the record would end every member that reads it, for ever
+            raise undecodable(exc) from exc

@@ -13,6 +13,7 @@ from operator import itemgetter
 
 import numpy as np
 
+from streamer.codec.checks import undecodable
 from streamer.codec.exact import ExactDecoder, Piece
 from streamer.codec.fast import FastDecoder
 from streamer.codec.finish import Refused
@@ -110,6 +111,11 @@ class Sorter:
             message = self._exact.decode(batch.record(index))
         except RecordError as exc:
             done.refused.append((index, exc))
+            return None
+        except MemoryError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the record would end every member that reads it, for ever
+            done.refused.append((index, undecodable(exc)))
             return None
         if isinstance(message, CastEnd):
             done.controls.append((index, message))

@@ -27,8 +27,10 @@ from streamer_harness import (
     reader,
     story,
 )
+from structlog.testing import capture_logs
 
 from streamer.app import have_topics
+from streamer.codec import checks
 from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
 from streamer.dead_letters import DeadLetters
 from streamer.embedded import EmbeddedBroker
@@ -133,6 +135,29 @@ def test_a_record_that_cannot_be_used_goes_aside_and_the_good_ones_go_on(
         assert headers["__connect.errors.stage"] in {b"decode", b"validate", b"place"}
         if letter.value in bad:
             assert headers["trace"] == b"t1"
+
+
+def test_a_fault_of_ours_costs_its_records_and_is_logged_once_for_each_place(
+    settings: StreamerSettings, plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def text(name: str, value: object) -> str | None:
+        if value == "H1":
+            raise ZeroDivisionError(f"{name} is {value}")
+        return None
+
+    monkeypatch.setattr(checks, "text", text)
+    bad = [plant.end("A", 3, group="H1")] * 3 + [plant.label("A", True, 3, group="H1")]
+    log = [plant.reading("A", 0), *bad, plant.reading("A", 1), plant.label("A", False, 4)]
+    plant.feed(log)
+    with member(settings) as one, capture_logs() as logged:
+        one.consume(len(log))
+        cast = contents(one.client, settings)["casts"]["{A}"]
+        assert (cast["steps:placed"], [label.defect for label in cast["labels"]]) == (b"2", [False])
+    letters = dead_letters(settings, 4)
+    reasons = {dict(letter.headers)["casting.errors.reason"] for letter in letters}
+    assert (len(letters), reasons) == (4, {b"undecodable"})
+    (told,) = [entry for entry in logged if entry["event"] == "unforeseen"]
+    assert isinstance(told["exc_info"], ZeroDivisionError)
 
 
 class Stumbling(StreamerService):

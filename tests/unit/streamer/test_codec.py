@@ -13,7 +13,7 @@ from columns import Reading, decode_reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.codec import MAX_TS, MIN_TS, Codec, log_time, parse_time
+from streamer.codec import MAX_TS, MIN_TS, Codec, checks, log_time, parse_time
 from streamer.codec.times import TimeReader
 from streamer.columns import NO_TIME
 from streamer.config import SensorConfig
@@ -364,6 +364,27 @@ def test_a_header_says_the_time_of_a_record_whose_timestamp_is_wild() -> None:
     decoded = CODEC.decode(RecordBatch.of([said, record(wide(), at=-1), said]))
     assert decoded.log_time_M.tolist() == [TS, NO_TIME, TS]
     assert [(index, error.reason) for index, error in decoded.refused] == [(1, "bad_timestamp")]
+
+
+@pytest.mark.parametrize("num_good", [0, 20])
+def test_an_exception_that_no_check_has_foreseen_refuses_its_record_alone(
+    num_good: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def text(name: str, value: object) -> str | None:
+        raise ZeroDivisionError(f"{name} is {value}")
+
+    monkeypatch.setattr(checks, "text", text)
+    good = [record(wide(ts=TS + index)) for index in range(num_good)]
+    end = record({"cast_id": "C1", "ts": TS, "event": "cast_end", "group": "H1"})
+    decoded = CODEC.decode(RecordBatch.of([*good, end, *good]))
+    ((index, error),) = decoded.refused
+    assert (index, error.reason, error.stage) == (num_good, "undecodable", "decode")
+    assert str(error) == "ZeroDivisionError: group is H1"
+    assert len(decoded.readings.record_R) == 2 * num_good
+    with pytest.raises(RecordError, match=r"^ZeroDivisionError: defect_type is Ellipsis$") as caught:
+        CODEC.decode_label(record({"cast_id": "C1", "defect": True, "inspected_at": TS}))
+    assert caught.value.reason == "undecodable"
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 def test_a_packed_chunk_has_its_values_as_bytes() -> None:
