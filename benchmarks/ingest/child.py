@@ -11,6 +11,9 @@ from typing import Self
 
 from streamer.embedded import end_with_parent
 
+# Competitors tell their times themselves. Smaller: looking at them takes CPU time away from them.
+LOOK_INTERVAL_S = 0.1
+
 
 class CompetitorError(Exception):
     """A competitor did not do its job; the message says which, and ends with its last lines."""

@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
-from benchmarks.ingest.child import Child, CompetitorError
+from benchmarks.ingest.child import LOOK_INTERVAL_S, Child, CompetitorError
 from benchmarks.ingest.load import NUM_PARTITIONS, SENSORS, Load, Window, checksum
 from benchmarks.ingest.measured import Run
 from streamer.app import have_topics
 from streamer.config import RedisConfig, StreamerSettings
+from streamer.records import Partition
 from streamer.settings import load_settings
 from streamer.store.connection import connect
 from streamer.store.keys import Keys
@@ -104,9 +105,10 @@ class Group:
 
     def num_consumed(self) -> int:
         """Records whose work is in Redis."""
-        positions = PositionStore(self.client, Keys(self.settings.redis.namespace)).load_all()
+        positions = PositionStore(self.client, Keys(self.settings.redis.namespace))
         topic = self.settings.topics.readings
-        return sum(position.offset for source, position in positions.items() if source.topic == topic)
+        read = [positions.load(Partition(topic, number)) for number in range(NUM_PARTITIONS)]
+        return sum(position.offset for position in read if position is not None)
 
     def wait_for(self, num_records: int) -> None:
         """Waits until so many records have been consumed."""
@@ -120,7 +122,7 @@ class Group:
                 member.look()
             if time.monotonic() > deadline:
                 raise CompetitorError(f"the group did not get on: {self.members[0].log[-1500:]}")
-            time.sleep(0.05)
+            time.sleep(LOOK_INTERVAL_S)
 
     def end(self) -> list[dict[str, float]]:
         """Stops the members; what each measured, by the name of the mark."""

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.ingest.child import Child, CompetitorError
+from benchmarks.ingest.child import LOOK_INTERVAL_S, Child, CompetitorError
 from benchmarks.ingest.load import PERIOD_MS, SENSORS, WINDOW_STEPS, Load, Window, checksum
 from benchmarks.ingest.measured import Run
 from benchmarks.ingest.ours import PATIENCE_S, SESSION_MS
@@ -55,7 +55,7 @@ def run(name: str, load: Load, *, python: str, kafka: str, redis_url: str, topic
                     raise CompetitorError(
                         f"{name} did not end within {PATIENCE_S:.0f} s: {child.log[-1500:]}"
                     )
-                time.sleep(0.02)
+                time.sleep(LOOK_INTERVAL_S)
         child.check()
         marks = json.loads(child.output.strip().splitlines()[-1])
     if not marks:
