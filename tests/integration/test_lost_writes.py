@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from power_cuts import power_cut, sizes
 from streamer_harness import Member, Plant, contents, make_settings, member, ms
 
 from streamer.config import DataConfig, KafkaConfig, RedisConfig, SensorConfig, StreamerSettings
@@ -64,19 +64,6 @@ def one(settings: StreamerSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator
         one.client.config_set("appendfsync", "always")  # so that the size of its file says what it holds
         one.service._check_at = float("inf")  # nobody asks meanwhile whether Redis was restarted
         yield one
-
-
-def sizes(server: EmbeddedRedis) -> dict[Path, int]:
-    return {file: file.stat().st_size for file in server._folder.rglob("*.incr.aof")}
-
-
-def power_cut(server: EmbeddedRedis, kept: dict[Path, int]) -> None:
-    """Redis dies, loses what it wrote since, and is back before anybody sends a command."""
-    server.kill()
-    for file, size in kept.items():
-        with file.open("r+b") as cut:
-            cut.truncate(size)
-    server.start()
 
 
 def expect_whole(one: Member, cast_id: str, num_labels: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from power_cuts import power_cut, sizes
 from streamer_harness import Member, Plant, contents, make_settings, member, reader
 
 from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
@@ -84,19 +84,10 @@ def test_what_redis_lost_in_a_power_cut_is_read_again(
     )
     one.consume(17)
     # Acknowledged, committed to Kafka, and gone: the end of the append-only file never reached the disk.
-    server.kill()
-    for file, size in kept.items():
-        with file.open("r+b") as cut:
-            cut.truncate(size)
-    server.start()
+    power_cut(server, kept)
     assert one.num_consumed() == 7
     if not quiet:
         plant.feed([plant.reading("B", 0), plant.reading("B", 1)])
     one.consume(17 if quiet else 19)
     one.let_time_pass(4)
     expect_cast(one, 15)
-
-
-def sizes(server: EmbeddedRedis) -> dict[Path, int]:
-    """Bytes of the files that grow with each write."""
-    return {file: file.stat().st_size for file in server._folder.rglob("*.incr.aof")}
