@@ -51,6 +51,12 @@ class RedisConfig(Section):
     namespace: str = Field("casting", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     timeout_s: float = Field(5.0, gt=0, le=60)
 
+    @model_validator(mode="after")
+    def _a_user_has_a_password(self) -> Self:
+        if self.username and not self.password_file:
+            raise ValueError("username needs password_file")
+        return self
+
 
 class SensorConfig(Section):
     """One sensor: a field of a wide reading, a column of the data set."""

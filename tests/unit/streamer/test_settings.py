@@ -94,6 +94,7 @@ def test_all_faults_are_told_at_once_at_their_lines(faults: Faults) -> None:
         ),
         (DATA + "windows: {size_steps: 9.5}\n", "s.yaml:3: windows.size_steps: expected 2 to 1000000 steps"),
         (DATA + "kafka: {security_protocol: SASL_SSL}\n", "s.yaml:3: kafka: SASL_SSL needs username"),
+        (DATA + "redis: {username: castloop}\n", "s.yaml:3: redis: username needs password_file"),
     ],
 )
 def test_a_fault_names_its_place(faults: Faults, text: str, fault: str) -> None:
