@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import kafka
 import kafka.errors
+import numpy as np
 
 from streamer.config import KafkaConfig
 from streamer.errors import BrokerUnavailableError, ConfigError
-from streamer.records import Partition, Record
+from streamer.records import Partition, Record, RecordBatch
 from streamer.settings import read_secret
 
 # A model update is one record; brokers take 1 MiB by default, and a larger limit costs nothing here.
@@ -97,6 +98,25 @@ def as_record(record: Any) -> Record:
         key=record.key,
         value=record.value,
         headers=tuple(record.headers),
+    )
+
+
+def as_batch(records: Sequence[Any]) -> RecordBatch:
+    """Our columns of records of one partition that the client handed out."""
+    stamps = [record.timestamp for record in records]
+    try:
+        timestamp_M = np.array(stamps, dtype=np.int64)
+    except (TypeError, OverflowError):
+        timestamp_M = np.array([_int64(stamp) for stamp in stamps], dtype=np.int64)
+    return RecordBatch(
+        source=Partition(records[0].topic, records[0].partition),
+        offset_M=np.array([record.offset for record in records], dtype=np.int64),
+        timestamp_M=timestamp_M,
+        keys=[record.key for record in records],
+        values=[record.value for record in records],
+        headers=[tuple(record.headers) for record in records]
+        if any(record.headers for record in records)
+        else None,
     )
 
 

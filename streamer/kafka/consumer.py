@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import Literal
 
 import kafka
 import kafka.errors
@@ -18,7 +18,7 @@ from streamer.config import ConsumerConfig, KafkaConfig
 from streamer.errors import FencedError, OffsetGoneError
 from streamer.kafka import seam
 from streamer.kafka.connection import (
-    as_record,
+    as_batch,
     client_options,
     map_kafka_errors,
     poll_client,
@@ -113,7 +113,7 @@ class GroupConsumer:
                 return []  # just assigned; the caller seeks once it has taken the rebalance
             except kafka.errors.OffsetOutOfRangeError as exc:
                 raise OffsetGoneError(f"Kafka at {self._servers}: {exc}") from exc
-        read = join if self._path == "seam" else _columns
+        read = join if self._path == "seam" else as_batch
         return [read(batch) for tp, batch in batches.items() if batch and Partition(*tp) in self._resumed]
 
     def take_rebalance(self) -> Rebalance | None:
@@ -204,10 +204,6 @@ class GroupConsumer:
     def close(self) -> None:
         """Leaves the group."""
         self._consumer.close(autocommit=False, timeout_ms=5_000)
-
-
-def _columns(records: Sequence[Any]) -> RecordBatch:
-    return RecordBatch.of([as_record(record) for record in records])
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from kafka.protocol.frame import KafkaBytes
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import calc_crc32c
 
-from streamer.kafka.connection import as_record
+from streamer.kafka.connection import as_batch
 from streamer.kafka.record_set import Body, NotPlainError, cut, read_bodies
 from streamer.records import Partition, RecordBatch
 
@@ -88,7 +88,7 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
         except Exception:
             self.drain()  # the client would ask the same parser again, for ever
             raise
-        return _Handout(RecordBatch.of([as_record(record) for record in records])) if records else ()
+        return _Handout(as_batch(records)) if records else ()
 
     def _read(self, limit: int) -> RecordBatch | None:
         """Reads producer batches until there are enough records; gives what follows to the client if it is odd."""
