@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,13 @@ from streamer.settings import read_secret
 
 # A model update is one record; brokers take 1 MiB by default, and a larger limit costs nothing here.
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
+
+# Of the client's errors and those of a socket; any other can only be of a batch.
+_OF_A_BATCH = (kafka.errors.CorruptRecordError, kafka.errors.UnsupportedCodecError, gzip.BadGzipFile)
+
+
+class UnreadableBatchError(kafka.errors.CorruptRecordError):  # type: ignore[misc]  # kafka-python ships no types
+    """A batch that its parser cannot read; the message says where it lies."""
 
 
 @contextmanager
@@ -61,12 +69,27 @@ def client_options(config: KafkaConfig) -> dict[str, Any]:
     return options
 
 
+def damage(parser: Any, exc: Exception) -> UnreadableBatchError:
+    """What a parser of the client has met, with the place.
+
+    A right CRC says that a batch is as its sender made it, not that it can be decompressed and read: zlib, zstandard,
+    lz4 and the parser itself have errors of their own then.
+    """
+    return UnreadableBatchError(
+        f"a batch of {Partition(*parser.topic_partition)} at or behind offset {parser.next_fetch_offset} "
+        f"cannot be read: {type(exc).__name__}: {exc}"
+    )
+
+
 def poll_client(consumer: Any, timeout_ms: int) -> dict[Any, list[Any]]:
     """Polls, around two places where the client stands still.
 
     It takes up the buffer of a partition that was paused and resumed only when no other answer is in line, and
     takes one that is read to its end for such. And it goes on asking the parser that has met a damaged record,
     for ever, inside one poll: here the record raises, and raises again at the next poll.
+
+    Raises:
+        UnreadableBatchError: A batch that cannot be read, whatever the client raised.
 
     There is no public way to either; a client without these attributes is left as it is.
     """
@@ -76,10 +99,15 @@ def poll_client(consumer: Any, timeout_ms: int) -> dict[Any, list[Any]]:
         fetcher._next_partition_records = None
     try:
         batches: dict[Any, list[Any]] = consumer.poll(timeout_ms=timeout_ms)
-    except Exception:
-        if damaged := getattr(fetcher, "_next_partition_records", None):
-            damaged.drain()
-        raise
+    except Exception as exc:
+        damaged = getattr(fetcher, "_next_partition_records", None)
+        if not damaged:
+            raise
+        damaged.drain()
+        of_client = isinstance(exc, (kafka.errors.KafkaError, OSError))
+        if isinstance(exc, UnreadableBatchError) or (of_client and not isinstance(exc, _OF_A_BATCH)):
+            raise
+        raise damage(damaged, exc) from exc
     return batches
 
 

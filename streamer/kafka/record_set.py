@@ -58,7 +58,7 @@ def read_bodies(source: Partition, bodies: Sequence[Body]) -> RecordBatch:
         buffer, bodies = _in_one_buffer(bodies)
     try:
         return _read(source, buffer, bodies)
-    except (IndexError, ValueError) as exc:  # a length leads out of the buffer, a header's name is not UTF-8
+    except (IndexError, ValueError) as exc:  # a length leads out of the buffer
         raise NotPlainError(str(exc)) from exc
 
 
@@ -165,7 +165,8 @@ def _guess_ends(bytes_B: ByteArray, body: Body) -> IntArray | None:
     """Where each record ends if each looks as most do; else None.
 
     A record without headers ends in a zero, which says so; two bytes of length follow, and the next record's
-    attributes, which are zero. Text has no zeros. What was found is right if each length leads to the next end.
+    attributes, which are zero. Text has no zeros. What was found is right if each length leads to the next end; so
+    near a zero, a length that is none is read without harm.
     """
     zero_B = bytes_B[body.begin : body.end] == 0
     end_M = np.append(np.flatnonzero(zero_B[:-3] & zero_B[3:]) + 1, body.end - body.begin)
@@ -253,6 +254,7 @@ def _headers(
 
 
 def _names(bytes_B: ByteArray, name_P: Slices, has_P: IntArray, num_records: int) -> str | list[str]:
+    """As Java's clients read them: what is not UTF-8 becomes U+FFFD."""
     length_P = name_P.end_M - name_P.start_M
     length = int(length_P[0])
     if length_P.min() < 0:
@@ -260,10 +262,10 @@ def _names(bytes_B: ByteArray, name_P: Slices, has_P: IntArray, num_records: int
     if (length_P == length).all():
         letters = bytes_B[name_P.start_M[:, np.newaxis] + np.arange(length)]
         if (letters == letters[0]).all():
-            return bytes(letters[0]).decode()
+            return bytes(letters[0]).decode(errors="replace")
     names = [""] * num_records
     for index, name in zip(has_P.tolist(), name_P, strict=True):
-        names[index] = (name or b"").decode()
+        names[index] = (name or b"").decode(errors="replace")
     return names
 
 

@@ -23,7 +23,8 @@ from kafka.protocol.frame import KafkaBytes
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import calc_crc32c
 
-from streamer.kafka.connection import as_batch
+from streamer.kafka import decompression
+from streamer.kafka.connection import as_batch, damage
 from streamer.kafka.record_set import Body, NotPlainError, cut, read_bodies
 from streamer.records import Partition, RecordBatch
 
@@ -46,7 +47,11 @@ def is_tested() -> bool:
 
 
 def install(consumer: Any) -> None:
-    """Makes a `KafkaConsumer` that has not fetched yet hand out `RecordBatch`es, and read its socket in one go."""
+    """Makes a `KafkaConsumer` that has not fetched yet hand out `RecordBatch`es, and read its socket in one go.
+
+    In the whole process, the client then decompresses with a limit.
+    """
+    decompression.install()
     fetcher = consumer._fetcher
     fetcher.PartitionRecords = ColumnRecords
     fetcher._completed_fetches = _Answers(fetcher._subscriptions)
@@ -85,9 +90,9 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
     def _take_by_client(self, limit: int) -> Any:
         try:
             records = super().take(limit)
-        except Exception:
+        except Exception as exc:
             self.drain()  # the client would ask the same parser again, for ever
-            raise
+            raise damage(self, exc) from exc
         return _Handout(as_batch(records)) if records else ()
 
     def _read(self, limit: int) -> RecordBatch | None:
