@@ -153,12 +153,13 @@ class ReadingsPartition:
             indices = [*record_R.tolist(), *(index for index, _ in events)]
             taken.refused += [(index, error) for index in indices]
             return
-        if state.applied is not None and _first_offset(columns, record_R, events) < state.applied:
-            new = columns.offset_M[record_R] >= state.applied
+        judged = self._judged_before(state)
+        if _first_offset(columns, record_R, events) < judged:
+            new = columns.offset_M[record_R] >= judged
             taken.records["redelivered"] += int((~new).sum())
             reading_R, record_R = reading_R[new], record_R[new]
             num_events = len(events)
-            events = [each for each in events if columns.offset_M[each[0]] >= state.applied]
+            events = [each for each in events if columns.offset_M[each[0]] >= judged]
             taken.records["redelivered"] += num_events - len(events)
         if not len(reading_R) and not events:
             return
@@ -182,6 +183,16 @@ class ReadingsPartition:
         self._take_readings(state, reading_R[begin:], columns, taken)
         if fresh or events:
             self._schedule(state)
+
+    def _judged_before(self, state: CastState) -> int:
+        """The offset before which every record of a cast has been judged.
+
+        A position moves behind its casts. What lies before it and is of a cast that Redis does not know is of one
+        that retention has dropped.
+        """
+        if state.applied is None and state.version is None and self.position is not None:
+            return self.position
+        return -1 if state.applied is None else state.applied
 
     def _end(self, state: CastState, index: int, event: CastEnd, columns: _Columns) -> None:
         if event.group is not None and state.group is None:

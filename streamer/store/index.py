@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from streamer.config import DataConfig, WindowsConfig
+from streamer.errors import FencedError
 from streamer.store import scripts
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys
@@ -27,6 +28,8 @@ from streamer.windows import Address, Verdict, windows_between
 BATCH_CASTS = 256
 # Windows and row blocks that one call of a script touches: Redis serves nobody else meanwhile.
 MAX_WINDOWS, MAX_BLOCKS = 512, 2_048
+# Rounds in which a cast may change under our hands: others write it once a second or so.
+MAX_ROUNDS = 50
 
 _FIELDS = ("first_step", "sealed", "ended", "evicted", "revision", "num_labels")
 Call = tuple[list[str], list[str | bytes | int]]
@@ -142,13 +145,22 @@ class WindowIndex:
 
         Raises:
             StoreUnavailableError: Redis does not answer; calling again mends what is half done.
+            FencedError: A cast changed each time that we looked at it, or an index shows more of it than it holds.
         """
         result = IndexResult()
         for batch in _batches(sorted(set(cast_ids)), BATCH_CASTS):
             pending: Sequence[str] = batch
-            while pending:
+            for _ in range(MAX_ROUNDS):
                 entered, pending = self._update_batch(pending)
                 result += entered
+                if not pending:
+                    break
+            else:
+                raise FencedError(
+                    f"indexing of {', '.join(pending[:5])} did not settle in {MAX_ROUNDS} rounds: they change "
+                    f"all the time, or an index shows more of them than Redis holds of them since a node lost "
+                    f"writes; if this lasts, build the index anew under another name with `streamer index`"
+                )
         return result
 
     def update_all(self) -> Iterator[tuple[int, IndexResult]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from label_rule import decide, step_verdicts
 
 from streamer.config import DataConfig, RedisConfig, SensorConfig, WindowsConfig
-from streamer.errors import StoreUnavailableError
+from streamer.errors import FencedError, StoreUnavailableError
 from streamer.records import Partition
 from streamer.schema import Label
 from streamer.store import index as index_module
@@ -431,3 +431,13 @@ def test_a_label_that_comes_while_the_index_is_written_is_not_lost(
     cast.index.update(["C"])
     assert cast.verdicts() == [BAD, OK]
     assert cast.hash()[f"indexed:{SPEC.name}".encode()].split()[0] == cast.hash()[b"revision"]
+
+
+def test_an_index_that_shows_more_of_a_cast_than_there_is_ends_in_an_error(
+    client: Client, unique: str
+) -> None:
+    cast = Cast(client, f"t{unique}", "##########")
+    client.hset(cast.keys.shown(SPEC.name), "C", 2**52)
+    cast.add(label(True, 1))
+    with pytest.raises(FencedError, match="C did not settle in 50 rounds"):
+        cast.index.update(["C"])

@@ -323,3 +323,11 @@ def test_the_strand_and_the_group_are_the_first_that_were_named() -> None:
         [(first, 100_000), (second, 101_000), (ended, 101_000), (CastEnd("C", 101_000, "H2"), 101_000)]
     )
     assert (plain.held["C"].strand, plain.held["C"].group) == (4, "H1")
+
+
+def test_before_the_position_a_cast_that_redis_no_longer_knows_was_judged() -> None:
+    again = ReadingsPartition(SOURCE, 1, 3, LogClock(), GRID, BOUNDS)
+    again.adopt({"C": fresh("C")})
+    taken = again.take(*batch_of(SOURCE, 1, [reading("C", step) for step in (101, 102, 103)]))
+    assert taken.records == {"redelivered": 2, "applied": 1, "dead_lettered": 0}
+    assert again.casts["C"].timeline.rows.step_T.tolist() == [103]
