@@ -191,6 +191,8 @@ class ConsumerConfig(Section):
     assignment: Literal["range", "cooperative-sticky"] = "range"
     # auto: columns of whole batches where the installed client was tested with it. off: the client's public API.
     fast_path: Literal["auto", "off"] = "auto"
+    # Smaller: a large plant is told about what is right. Larger: a wrong cast id fills more memory until it is told.
+    many_open_casts: int = Field(20_000, ge=1, description="of one partition; more are told, and read on")
 
 
 class StreamerSettings(Settings):

@@ -42,6 +42,11 @@ class StreamerMetrics:
         self.lag = gauge("lag", "Records behind the end of the partition.", "topic", "partition")
         self.partitions = gauge("assigned_partitions", "Partitions that this member reads.")
         self.casts_open = gauge("open_casts", "Casts with steps that are not final.")
+        self.many_open_casts = gauge(
+            "many_open_casts",
+            "1 for a partition with more open casts than consumer.many_open_casts.",
+            *("topic", "partition"),
+        )
         self.stopped = gauge(
             "stopped", "1 for a partition that the breaker has stopped.", "topic", "partition"
         )

@@ -42,6 +42,7 @@ from streamer.housekeeping import Housekeeping
 from streamer.http import Health
 from streamer.kafka import GroupConsumer
 from streamer.metrics import StreamerMetrics
+from streamer.open_casts import OpenCasts
 from streamer.partition import ReadingsPartition
 from streamer.records import Partition, RecordBatch
 from streamer.schema import Label
@@ -114,6 +115,7 @@ class StreamerService:
         self._health = health
         self._housekeeping = housekeeping
         self._clock = clock
+        self._open_casts = OpenCasts(settings.consumer.many_open_casts, metrics)
         self._stopping = Stopping(settings, stops, metrics)
         self._assignment = Assignment(
             settings,
@@ -368,7 +370,9 @@ class StreamerService:
         offsets = self._assignment.next_offsets()
         self._metrics.partitions.set(len(offsets))
         offsets |= self._stopping.offsets()
-        self._metrics.casts_open.set(sum(len(each.casts) for each in self._assignment.readings.values()))
+        self._open_casts.observe(
+            {source: len(each.casts) for source, each in self._assignment.readings.items()}
+        )
         self._metrics.ready.set(self._health.why_not_ready() is None)
         self._metrics.lag.clear()  # of partitions that are another member's now
         for source, offset in offsets.items():

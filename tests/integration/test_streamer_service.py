@@ -445,3 +445,20 @@ def test_a_topic_that_another_broker_made_anew_is_refused(
     plant.feed([plant.reading("B", step) for step in range(num_records)])
     with member(settings) as late, pytest.raises(RefusedError, match=words):
         late.run_until(lambda: False)
+
+
+def test_casts_without_end_are_told_and_none_is_refused(
+    kafka: KafkaConfig, redis: RedisConfig, unique: str
+) -> None:
+    settings = make_settings(kafka, redis, unique, many_open_casts=5)
+    plant = Plant(settings)
+    with member(settings) as one, capture_logs() as logs:
+        plant.feed(plant.reading(f"{ms(step)}", step) for step in range(30))
+        one.consume(30)
+        told = [each for each in logs if each["event"] == "many open casts"]
+        assert {each["partition"] for each in told} == {f"{settings.topics.readings}/{k}" for k in (0, 1)}
+        assert len(told) == 2
+        sample = one.metrics.registry.get_sample_value
+        labels = {"topic": settings.topics.readings, "partition": "0"}
+        assert sample("casting_streamer_many_open_casts", labels) == 1
+        assert sample("casting_streamer_open_casts") == 30
