@@ -74,7 +74,7 @@ class OffsetGoneError(CastingError):
 
 
 class FencedError(CastingError):
-    """The state of a cast is not what the writer had loaded; nothing was written."""
+    """The state of a cast is not what the writer had loaded, or Redis was restarted since; nothing was written."""
 
     retriable = True
 
