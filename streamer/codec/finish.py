@@ -135,5 +135,6 @@ def _first_strands(part: Part, cast_R: IntArray, num_casts: int) -> list[int | N
             if strands[cast] is None:
                 strands[cast] = strand
         return strands
-    _, first_C = np.unique(cast_R, return_index=True)
+    first_C = np.empty(num_casts, np.int64)
+    first_C[cast_R[::-1]] = np.arange(len(cast_R))[::-1]  # of several, the last one stays
     return [part.strands[reading] for reading in first_C.tolist()]

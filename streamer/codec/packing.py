@@ -83,11 +83,9 @@ class Packing:
 
     def _is_alike(self, bytes_RB: npt.NDArray[np.uint8], cast_id: bytes) -> bool:
         header = cast_id if cast_id[0] == STR8 else cast_id[:1]
-        places = [*range(len(self._head)), *self._values, self._time]
-        places += [self._cast_id + index for index in range(len(header))]
-        expected = [*self._head, *[FLOAT64] * len(self._values), self._time_marker, *header]
+        expected = dict(enumerate(self._head)) | dict.fromkeys(self._values, FLOAT64)
+        expected |= {self._time: self._time_marker}
+        expected |= {self._cast_id + index: byte for index, byte in enumerate(header)}
         strand_R = bytes_RB[:, self._strand]
-        return bool(
-            (bytes_RB[:, places] == np.array(expected, np.uint8)).all()
-            and ((strand_R < 0x80) | (strand_R == NIL)).all()
-        )
+        is_alike = all((bytes_RB[:, place] == byte).all() for place, byte in expected.items())
+        return is_alike and bool(((strand_R < 0x80) | (strand_R == NIL)).all())
