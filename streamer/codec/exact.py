@@ -175,14 +175,15 @@ class ExactDecoder:
     ) -> Piece:
         fields = found.fields
         ts = self._layout.get("ts", fields, record)
+        others = unknown(fields, self._layout.known[kind])
         return Piece(
             cast_id=checks.cast_id(self._layout.get("cast_id", fields, record)),
             strand=self._strand(fields, record),
             ts=checks.time(self._layout.time, "ts", ts),
             period_ms=period_ms,
             values_NF=values_NF,
-            unknown=unknown(fields, self._layout.known[kind]),
-            shape=Shape(kind, found.content_type, isinstance(ts, str), found.is_wrapped),
+            unknown=others,
+            shape=Shape(kind, found.content_type, isinstance(ts, str), found.is_wrapped, bool(others)),
         )
 
     def _strand(self, fields: dict[str, Any], record: Record) -> int | None:

@@ -41,6 +41,14 @@ class FastDecoder:
         """Takes fields of no sensor into the shape; returns whether more records may fit now."""
         return self._decoder.learn(paths)
 
+    def knows(self, paths: Iterable[Path]) -> bool:
+        """Whether messages with these fields of no sensor fit."""
+        return all(path in self._decoder.extras for path in paths)
+
+    def forget(self) -> None:
+        """Ends a batch: fields of no sensor that came no more leave the shape."""
+        self._decoder.forget()
+
     def decode(self, record_M: IntArray, values: Sequence[bytes | None]) -> tuple[Part | None, IntArray]:
         """Decodes the records that fit.
 
@@ -89,8 +97,10 @@ class FastDecoder:
             values_NF=_NO_VALUES if numbers is None else numbers.values_RF,
             distinct=distinct,
         )
-        for extra in self._decoder.extras:
+        for path, extra in self._decoder.extras.items():
             has_R = ~np.fromiter(map(is_, map(extra, messages), repeat(UNSET)), np.bool_, len(messages))
+            if has_R.any():
+                self._decoder.carries(path)
             part.unknown_R = has_R + (0 if part.unknown_R is None else part.unknown_R)
         if self._shape.kind == "wide":
             if numbers is None:

@@ -1,7 +1,8 @@
 """A shape of messages as a msgspec type, made at run time: one C call decodes and checks a whole message.
 
-A message fits its shape, or is left to `exact.py`. Fields of no sensor are part of a shape once they were seen,
-so that a stream that carries them stays fast; it is then known for each message whether it has them.
+A message fits its shape, or is left to `exact.py`. Messages with fields of no sensor have a shape of their own, which
+learns these fields once they come often, so that a stream that carries them stays fast, and a stray one costs the
+others nothing; it is then known for each message whether it has them. What comes no more is forgotten.
 """
 
 from __future__ import annotations
@@ -23,16 +24,23 @@ from streamer.slices import Slices
 
 # Smaller: a source with many unknown fields is decoded one by one. Larger: a hostile one grows our types.
 MAX_EXTRAS = 64
+# Batches. Smaller: a field that comes seldom is learned again and again. Larger: one that is gone takes time on.
+FORGET_AFTER = 16
 Getter = Callable[[Any], Any]
 
 
 class Shape(NamedTuple):
-    """What a message looks like: its format, its encoding, how it tells the time, and whether it is wrapped."""
+    """What a message looks like: its format, its encoding, how it tells the time, and whether it is wrapped.
+
+    Attributes:
+        has_unknown: Whether it may have fields of no sensor.
+    """
 
     kind: str
     content_type: str
     time_is_text: bool
     is_wrapped: bool
+    has_unknown: bool = False
 
 
 class Field(NamedTuple):
@@ -48,13 +56,14 @@ class ShapeDecoder:
 
     Attributes:
         get: By the name of a field: takes it out of a decoded message.
-        extras: Takes out the fields of no sensor, `UNSET` where a message has them not.
+        extras: By path: takes out a field of no sensor, `UNSET` where a message has it not.
         packing: Takes the numbers of wide rows out at once, if there is nothing but them.
     """
 
     def __init__(self, layout: Layout, shape: Shape) -> None:
         self._layout, self._shape = layout, shape
-        self._extras: dict[Path, None] = {}
+        # How many batches ago a message had it.
+        self._extras: dict[Path, int] = {}
         self._num_apart = 0
         self._build()
 
@@ -72,7 +81,7 @@ class ShapeDecoder:
         self._json = msgspec.json.Decoder(struct) if self._shape.content_type == JSON else None
         self._decode: Callable[[bytes], Any] = (self._json or msgspec.msgpack.Decoder(struct)).decode
         self.get: dict[str, Getter] = {name: attrgetter(attributes[name]) for name in fields}
-        self.extras: list[Getter] = [attrgetter(attributes[path]) for path in extras]
+        self.extras: dict[Path, Getter] = {path: attrgetter(attributes[path]) for path in extras}
         is_flat = not prefix and all(len(field.path) == 1 for field in placed.values())
         is_packed = self._shape.kind == "wide" and not self._shape.time_is_text and is_flat and not extras
         self.packing = _packing(fields) if is_packed else None
@@ -82,9 +91,21 @@ class ShapeDecoder:
         new = [path for path in paths if path not in self._extras and self._is_neutral(path)]
         new = new[: MAX_EXTRAS - len(self._extras)]
         if new:
-            self._extras |= dict.fromkeys(new)
+            self._extras |= dict.fromkeys(new, 0)
             self._build()
         return bool(new)
+
+    def carries(self, path: Path) -> None:
+        """Notes that a message of this batch has a field of no sensor."""
+        self._extras[path] = -1
+
+    def forget(self) -> None:
+        """Ends a batch: fields of no sensor that none has had for long leave the shape."""
+        kept = {path: age + 1 for path, age in self._extras.items() if age + 1 < FORGET_AFTER}
+        is_less = len(kept) < len(self._extras)
+        self._extras = kept
+        if is_less:
+            self._build()
 
     def _is_neutral(self, path: Path) -> bool:
         """Whether a field can be part of a shape, and does not tell one from another."""

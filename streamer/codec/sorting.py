@@ -1,11 +1,13 @@
 """Which records of a batch go the fast way, and which one by one.
 
 A batch is tried as the shape that the last one had. Of what is left, the first record is decoded exactly: that
-tells its shape, and the rest is tried as that. Odd records end up being decoded exactly, every one.
+tells its shape, and the rest is tried as that. Odd records end up being decoded exactly, every one; those with
+fields of no sensor until enough of them have the same, and the shape learns these.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from streamer.codec.checks import undecodable
 from streamer.codec.exact import ExactDecoder, Piece
 from streamer.codec.fast import FastDecoder
 from streamer.codec.finish import Refused
-from streamer.codec.layout import Layout
+from streamer.codec.layout import Layout, Path
 from streamer.codec.parts import Part, of_pieces
 from streamer.codec.shapes import Shape
 from streamer.codec.wire import CONTENT_TYPE, content_type
@@ -28,6 +30,8 @@ from streamer.slices import HeaderColumn, Slices
 
 # Smaller: msgspec is set up for a handful of records. Larger: as many are decoded one by one.
 MIN_FAST_RECORDS = 8
+# One in so many. Smaller: more records are tried twice. Larger: a few with fields of no sensor slow all others down.
+MIN_SHARE_UNKNOWN = 8
 
 
 @dataclass(slots=True)
@@ -38,6 +42,35 @@ class Sorted:
     controls: list[tuple[int, CastEnd]] = field(default_factory=list)
     refused: Refused = field(default_factory=list)
     pieces: dict[int, Piece] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What one batch has of each shape, told without `has_unknown`."""
+
+    # Records that went the fast way, and those among them that have fields of no sensor.
+    taken: Counter[Shape] = field(default_factory=Counter)
+    carrying: Counter[Shape] = field(default_factory=Counter)
+    # Records that were decoded one by one and have this field.
+    seen: Counter[tuple[Shape, Path]] = field(default_factory=Counter)
+
+    def add(self, shape: Shape, part: Part) -> None:
+        plain = shape._replace(has_unknown=False)
+        self.taken[plain] += len(part)
+        if shape.has_unknown and part.unknown_R is not None:
+            self.carrying[plain] += int(np.count_nonzero(part.unknown_R))
+
+    def often(self, piece: Piece) -> list[Path]:
+        """The fields of no sensor that enough others had as well."""
+        self.seen.update((piece.shape, path) for path in piece.unknown)
+        return [path for path in piece.unknown if self.seen[piece.shape, path] >= MIN_FAST_RECORDS]
+
+    def usual(self) -> Shape | None:
+        """The shape to begin the next batch with."""
+        if not self.taken:
+            return None
+        plain = max(self.taken, key=self.taken.__getitem__)
+        return plain._replace(has_unknown=self.carrying[plain] * MIN_SHARE_UNKNOWN >= self.taken[plain])
 
 
 class Sorter:
@@ -60,6 +93,8 @@ class Sorter:
         done = Sorted()
         for kind, record_M in self._by_content_type(batch, without, done).items():
             self._decode(batch, kind, record_M, done)
+        for decoder in self._fast.values():
+            decoder.forget()
         done.parts.append(of_pieces(done.pieces, len(self._layout.sensors)))
         return done
 
@@ -87,7 +122,7 @@ class Sorter:
         return {kind: np.array(indices, dtype=np.int64) for kind, indices in kinds.items()}
 
     def _decode(self, batch: RecordBatch, kind: str, record_M: IntArray, done: Sorted) -> None:
-        left_M, tried, largest = record_M, set[Shape](), 0
+        left_M, tried, counts = record_M, set[Shape](), _Counts()
         shape = self._usual.get(kind)
         while left_M.size:
             if shape is not None and shape not in tried and left_M.size >= MIN_FAST_RECORDS:
@@ -95,16 +130,18 @@ class Sorter:
                 part, left_M = self._fast_decoder(shape).decode(left_M, _values(batch, left_M))
                 if part is not None:
                     done.parts.append(part)
-                    if len(part) > largest:
-                        largest, self._usual[kind] = len(part), shape
+                    counts.add(shape, part)
                 continue
             piece = self._decode_one(batch, int(left_M[0]), done)
             left_M = left_M[1:]
             shape = None
             if piece is not None and self._layout.may_be_fast:
-                shape = piece.shape
-                if piece.unknown and self._fast_decoder(shape).learn(piece.unknown):
-                    tried.discard(shape)
+                decoder = self._fast_decoder(piece.shape)
+                if decoder.learn(counts.often(piece)):
+                    tried.discard(piece.shape)
+                shape = piece.shape if decoder.knows(piece.unknown) else None
+        if usual := counts.usual():
+            self._usual[kind] = usual
 
     def _decode_one(self, batch: RecordBatch, index: int, done: Sorted) -> Piece | None:
         try:

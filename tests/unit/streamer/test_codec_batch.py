@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -15,9 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.codec import Codec
+from streamer.codec.exact import ExactDecoder, Piece
+from streamer.codec.packing import Numbers, Packing
+from streamer.codec.shapes import FORGET_AFTER, MAX_EXTRAS
+from streamer.codec.sorting import MIN_FAST_RECORDS
 from streamer.columns import DecodedBatch
 from streamer.config import SensorConfig
 from streamer.records import Headers, Record, RecordBatch
+from streamer.schema import CastEnd
 from streamer.sources import SourceConfig
 
 TS = 1_763_796_000_000
@@ -297,6 +302,85 @@ def test_two_halves_of_a_message_are_none_though_another_value_holds_two(cut: by
     bodies[3:5] = [(before + cut, ()), (behind, ())]
     bodies[12] = (good + good, ())
     assert [index for index, _ in agrees("auto", bodies).refused] == [3, 4, 12]
+
+
+@dataclass
+class Watched:
+    """A codec, and which way the records of its last batch went."""
+
+    monkeypatch: pytest.MonkeyPatch
+    codec: Codec = field(default_factory=lambda: Codec(SENSORS, SOURCES["auto"]))
+    one_by_one: int = 0
+    packed: int = 0
+
+    def __post_init__(self) -> None:
+        decode, numbers = ExactDecoder.decode, Packing.numbers
+
+        def watched_decode(decoder: ExactDecoder, record: Record) -> Piece | CastEnd:
+            self.one_by_one += 1
+            return decode(decoder, record)
+
+        def watched_numbers(packing: Packing, messages: list[Any]) -> Numbers | None:
+            self.packed += len(messages)
+            return numbers(packing, messages)
+
+        self.monkeypatch.setattr(ExactDecoder, "decode", watched_decode)
+        self.monkeypatch.setattr(Packing, "numbers", watched_numbers)
+
+    def ways(self, *fields: dict[str, Any]) -> tuple[int, int]:
+        """How many of a batch of wide rows, each with more fields, went one by one, and how many were packed."""
+        self.one_by_one = self.packed = 0
+        decoded = self.codec.decode(batch_of([(to_json(WIDE | more), ()) for more in fields]))
+        assert (len(decoded.readings.record_R), decoded.refused) == (len(fields), [])
+        assert decoded.num_unknown_fields == sum(map(len, fields))
+        return self.one_by_one, self.packed
+
+
+OFTEN = MIN_FAST_RECORDS
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+def test_a_stray_field_costs_its_record_and_slows_no_other(watched: Watched) -> None:
+    assert watched.ways(*[{}] * 50) == (1, 49)
+    assert watched.ways(*[{}] * 49, {"op": 1}) == (1, 49)
+    assert watched.ways(*[{}] * 49, {f"j{k}": 1 for k in range(MAX_EXTRAS)}) == (1, 49)
+    assert watched.ways(*[{}] * 50) == (0, 50)
+    # Nor has it taken the place of one that comes often.
+    assert watched.ways(*[{"op": 1}] * 50) == (OFTEN, 0)
+    assert watched.ways(*[{"op": 1}] * 50) == (0, 0)
+
+
+def test_a_field_that_some_records_have_leaves_the_others_packed(watched: Watched) -> None:
+    some = [{"op": 1} if k % 10 == 0 else {} for k in range(200)]
+    assert watched.ways(*some) == (1 + OFTEN, 179)
+    assert watched.ways(*some) == (1, 180)
+    most = [{"op": 1} if k % 10 else {} for k in range(200)]
+    watched.ways(*most)
+    assert watched.ways(*most) == (0, 0)  # in one go
+    assert watched.ways(*[{}] * 50) == (0, 0)
+    assert watched.ways(*[{}] * 50) == (0, 50)
+
+
+def test_fields_that_come_no_more_make_room(watched: Watched) -> None:
+    full = {f"j{k}": 1 for k in range(MAX_EXTRAS)}
+    watched.ways(*[full] * 50)
+    assert watched.ways(*[full] * 50) == (0, 0)
+    assert watched.ways(*[{"op": 1}] * 50)[0] == 50
+    for _ in range(FORGET_AFTER):
+        watched.ways(*[{}] * 30, *[{"op": 1}] * 20)
+    assert watched.ways(*[{"op": 1}] * 50)[0] == 0
+
+
+def test_a_field_that_comes_again_and_again_is_kept(watched: Watched) -> None:
+    both = [{"op": 1, "shift": 2}] * 20
+    watched.ways(*both)
+    for number in range(3 * FORGET_AFTER):
+        ways = watched.ways(*both) if number % FORGET_AFTER == 0 else watched.ways(*[{"op": 1}] * 20)
+        assert ways == (0, 0)
 
 
 def test_an_unknown_field_that_tells_a_format_elsewhere_hides_none() -> None:
