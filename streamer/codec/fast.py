@@ -22,7 +22,7 @@ from streamer.codec.parts import Part, Values
 from streamer.codec.quality import Quality, quality_of
 from streamer.codec.shapes import Shape, ShapeDecoder
 from streamer.codec.times import MAX_TS, MIN_TS
-from streamer.codec.wire import JSON
+from streamer.codec.wire import FAULTS, JSON
 from streamer.columns import BoolArray
 from streamer.errors import RecordError
 from streamer.records import IntArray
@@ -118,7 +118,10 @@ class FastDecoder:
         if packing is None or self._num_unpacked > 0:
             self._num_unpacked -= 1
             return None
-        numbers = packing.numbers(messages)
+        try:
+            numbers = packing.numbers(messages)
+        except FAULTS:  # JSON has numbers beyond 64 bits, MessagePack has not
+            numbers = None
         if numbers is None:
             # Nulls or ids of several lengths are seldom alone: the next batches are not tried.
             self._num_unpacked = 15

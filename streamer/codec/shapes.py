@@ -153,8 +153,8 @@ def _are_objects(values: Slices) -> bool:
     Else half a message and the half behind it would make one, and two messages in one value make up the number.
     """
     bytes_B = np.frombuffer(values.buffer, dtype=np.uint8)
-    is_begun_M, is_ended_M = bytes_B[values.start_M] == ord("{"), bytes_B[values.end_M - 1] == ord("}")
-    return bool(is_begun_M.all() and is_ended_M.all())
+    first_M, last_M = bytes_B.take(values.start_M), bytes_B.take(values.end_M - 1)
+    return bool((first_M == ord("{")).all() and (last_M == ord("}")).all())
 
 
 def fields_of_shape(layout: Layout, shape: Shape) -> dict[str, Field]:

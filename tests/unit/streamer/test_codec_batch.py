@@ -294,6 +294,14 @@ def test_one_wide_row_that_is_packed_otherwise(odd: dict[str, Any], place: int) 
     agrees("auto", [(to_json({**WIDE, **odd}), ())] * 20)
 
 
+@pytest.mark.parametrize(
+    "odd", [b'"ts":1' + b"0" * 300, b'"strand":-1' + b"0" * 30, b'"group":[1' + b"0" * 30 + b"]"]
+)
+def test_a_number_that_messagepack_does_not_hold(odd: bytes) -> None:
+    good = to_json(WIDE)
+    agrees("auto", [*[(good, ())] * 10, (good[:-1] + b"," + odd + b"}", ()), *[(good, ())] * 10])
+
+
 @pytest.mark.parametrize("cut", [b'"ts":', b'"speed":', b"1.5", b"148.2"])
 def test_two_halves_of_a_message_are_none_though_another_value_holds_two(cut: bytes) -> None:
     good = to_json(WIDE).replace(b" ", b"")
