@@ -83,9 +83,10 @@ class Assignment:
         self._to_load: set[Partition] = set()
         self._was_reset: set[Partition] = set()
         self._retry_at = 0.0
-        self._offset_gone: OffsetGoneError | None = None
-        self._num_gaps = 0
+        self._gone: dict[tuple[str, int], OffsetGoneError] = {}
         self._num_failures = 0
+        self._failed_at: dict[Partition, int] = {}  # how far it had been read
+        self._just_loaded = False
         self._short_since: dict[Partition, float] = {}
 
     def __contains__(self, partition: Partition) -> bool:
@@ -107,6 +108,8 @@ class Assignment:
             self._forget(partition)
             self._stopping.forget(partition)
             self._to_load.discard(partition)
+            self._gone.pop(partition, None)
+            self._failed_at.pop(partition, None)
         self._to_load |= rebalance.assigned
         self._metrics.rebalances.inc()
         log.info("assignment", revoked=_names(rebalance.revoked), assigned=_names(rebalance.assigned))
@@ -128,7 +131,9 @@ class Assignment:
         if isinstance(exc, UnavailableError):
             self._health.not_ready(str(exc))
         if isinstance(exc, OffsetGoneError):
-            self._offset_gone = exc
+            self._gone |= dict.fromkeys(exc.offsets, exc)
+        for partition, offset in self.next_offsets().items():
+            self._failed_at[partition] = self._consumer.read_to(partition, offset)
         self._num_failures += 1
         backoff = min(MAX_BACKOFF_S, 0.1 * 2 ** min(self._num_failures, 10))
         self._retry_at = self._clock() + backoff * random.uniform(0.5, 1)
@@ -148,7 +153,7 @@ class Assignment:
         """
         if not self._to_load or self._clock() < self._retry_at:
             return
-        gaps = self._num_gaps
+        self._just_loaded = True
         if self._num_failures:
             self._positions.check_writable()  # a full Redis answers what is read
         for partition in sorted(self._to_load):
@@ -156,13 +161,28 @@ class Assignment:
                 self._load(partition)
                 self._consumer.resume(partition)
             self._to_load.discard(partition)
-        if self._offset_gone and self._num_gaps == gaps:
-            raise RefusedError(f"{self._offset_gone}: {_ANEW}")
-        self._offset_gone = None
-        if self._num_failures:
+        if not self._num_failures:
+            self._tell_ready()
+
+    def turn_done(self) -> None:
+        """Notes a turn without a failure; what failed is mended once it is behind us."""
+        just_loaded, self._just_loaded = self._just_loaded, False
+        if not self._num_failures or self._to_load or just_loaded:
+            return
+        if all(self._is_past_failure(*each) for each in self.next_offsets().items()):
             log.info("recovered", after_failures=self._num_failures)
-        self._num_failures = 0
-        self._tell_ready()
+            self._num_failures = 0
+            self._failed_at.clear()
+            self._tell_ready()
+
+    def _is_past_failure(self, partition: Partition, offset: int) -> bool:
+        """Whether more was read than when it failed, or as much and there is no more."""
+        failed_at = self._failed_at.get(partition, -1)
+        read_to = self._consumer.read_to(partition, offset)
+        if read_to != failed_at:
+            return read_to > failed_at
+        end = self._consumer.highwater(partition)
+        return end is not None and end <= read_to
 
     def _tell_ready(self) -> None:
         if why := self._stopping.why():
@@ -186,6 +206,9 @@ class Assignment:
     def _load(self, partition: Partition) -> None:
         position = self._positions.load(partition)
         beginning = self._consumer.beginning_offset(partition)
+        gone = self._gone.get(partition)
+        if gone and gone.offsets[partition] >= beginning:  # else retention has passed it
+            raise RefusedError(f"{gone}: {_ANEW}")
         offset = self._start_offset(partition, position.offset if position else None, beginning)
         pending = self._casts.open_casts(partition)
         finished = self._index.update(pending).finished
@@ -205,6 +228,7 @@ class Assignment:
             if offset == position.offset:
                 seek_to = offset - 1  # read again only to be known again
         self._consumer.seek(partition, seek_to)
+        self._gone.pop(partition, None)
 
     def _bounds(self, partition: Partition) -> Lateness:
         times = self._settings.event_time
@@ -235,7 +259,6 @@ class Assignment:
         offset = min(known, default=beginning)
         if offset < beginning:
             lost = beginning - offset
-            self._num_gaps += 1
             self._metrics.log_gaps.labels(partition.topic).inc(lost)
             log.error(
                 "retention passed us", partition=str(partition), records_lost=lost, go_on_from=beginning

@@ -17,6 +17,7 @@ The trainer adds its own branches in ``trainer.errors``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -68,9 +69,17 @@ class StoreUnavailableError(UnavailableError):
 
 
 class OffsetGoneError(CastingError):
-    """The offset to read next lies outside the log: retention passed it, or the topic was made anew."""
+    """The offset to read next lies outside the log: retention passed it, or the topic was made anew.
+
+    Attributes:
+        offsets: Of whom, by topic and partition.
+    """
 
     retriable = True
+
+    def __init__(self, message: str, offsets: Mapping[tuple[str, int], int]) -> None:
+        super().__init__(message)
+        self.offsets = dict(offsets)
 
 
 class FencedError(CastingError):

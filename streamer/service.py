@@ -170,6 +170,7 @@ class StreamerService:
         self._move_positions(batches, result)
         self._commit(batches)  # 5
         self._assignment.stop_tripped()
+        self._assignment.turn_done()
         num_records = sum(len(batch) for each in batches.values() for batch in each)
         self._metrics.producer_batches.inc(sum(batch.num_producer_batches for batch in polled))
         self._observe(result, num_records, time.perf_counter() - started)

@@ -112,7 +112,8 @@ class GroupConsumer:
             except kafka.errors.NoOffsetForPartitionError:
                 return []  # just assigned; the caller seeks once it has taken the rebalance
             except kafka.errors.OffsetOutOfRangeError as exc:
-                raise OffsetGoneError(f"Kafka at {self._servers}: {exc}") from exc
+                (offsets,) = exc.args
+                raise OffsetGoneError(f"Kafka at {self._servers}: {exc}", offsets) from exc
         read = join if self._path == "seam" else as_batch
         return [read(batch) for tp, batch in batches.items() if batch and Partition(*tp) in self._resumed]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import pytest
 from power_cuts import power_cut, sizes
@@ -91,3 +94,44 @@ def test_what_redis_lost_in_a_power_cut_is_read_again(
     one.consume(17 if quiet else 19)
     one.let_time_pass(4)
     expect_cast(one, 15)
+
+
+@contextmanager
+def damaged(one: Member) -> Iterator[None]:
+    """Answers of the broker arrive with one bit turned, as from a broken disk."""
+    fetcher = one.consumer._consumer._fetcher
+    arrived = fetcher._handle_fetch_response
+
+    def turn(node: Any, fetch_offsets: Any, sent: Any, response: Any) -> None:
+        for part in (part for answer in response.responses for part in answer.partitions):
+            if part.records:
+                turned = bytearray(part.records)
+                turned[-1] ^= 1
+                part.records = bytes(turned)
+        arrived(node, fetch_offsets, sent, response)
+
+    fetcher._handle_fetch_response = turn
+    yield
+    fetcher._handle_fetch_response = arrived
+
+
+def test_what_fails_again_and_again_is_tried_less_and_less(one: Member, settings: StreamerSettings) -> None:
+    """Loading goes well each time, and what comes after it does not."""
+    plant = Plant(settings)
+    plant.feed(plant.reading("A", step) for step in range(7))
+    one.consume(7)
+    outages = partial(
+        one.metrics.registry.get_sample_value, "casting_streamer_outages_total", {"server": "kafka"}
+    )
+    load, loaded = one.positions.load, []
+    one.positions.load = lambda partition: loaded.append(partition) or load(partition)  # type: ignore[func-returns-value,method-assign]  # counted
+    for number in (1, 2):
+        with damaged(one):
+            plant.feed([plant.reading("A", 6 + number)])
+            began = time.monotonic()
+            one.run_until(lambda: time.monotonic() > began + 2.5)  # noqa: B023 - runs within the turn
+            assert one.health.why_not_ready() is not None
+        assert outages() == number
+        assert len(loaded) <= number * 4 * 5
+        one.consume(7 + number)
+        one.run_until(one.assigned)

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -36,7 +36,8 @@ from streamer.dead_letters import DeadLetters
 from streamer.embedded import EmbeddedBroker
 from streamer.errors import FencedError, OffsetGoneError, RecordError, RefusedError
 from streamer.kafka import GroupConsumer, Producer, TopicSpec, ensure_topics
-from streamer.records import Partition, Record
+from streamer.kafka.connection import topic_partition
+from streamer.records import Partition, Record, RecordBatch
 from streamer.schema import Label
 from streamer.service import Batches, BatchResult, StreamerService
 from streamer.store.index import IndexResult, WindowIndex
@@ -385,32 +386,71 @@ def test_no_offset_is_committed_before_the_dead_letters_are_safe(
 
 
 class ShorteningConsumer(GroupConsumer):
-    """Says what Apache Kafka says of an offset behind the end of a log; the embedded broker says nothing."""
+    """Says what Apache Kafka says of an offset outside of a log; the embedded broker says nothing, and keeps all."""
 
-    shortened = False
+    gone: dict[tuple[str, int], int] | None = None
+    beginning: int | None = None
 
-    def poll(self) -> list[Record]:
-        if self.shortened:
-            self.shortened = False  # from now on it is paused
-            raise OffsetGoneError("Kafka: offset 1 is out of range")
+    def poll(self) -> list[RecordBatch]:
+        if self.gone:
+            gone, self.gone = self.gone, None  # from now on it is paused
+            raise OffsetGoneError("Kafka: an offset is out of range", gone)
         return super().poll()
+
+    def beginning_offset(self, partition: Partition) -> int:
+        return super().beginning_offset(partition) if self.beginning is None else self.beginning
 
 
 class ShortenedMember(Member):
     consumer_class = ShorteningConsumer
 
 
-def test_a_topic_made_anew_is_refused(settings: StreamerSettings, plant: Plant) -> None:
-    plant.feed([plant.reading("A", 0)])
+@dataclass
+class Shortened:
+    one: Member
+    consumer: ShorteningConsumer
+    partition: Partition
+
+
+@pytest.fixture
+def shortened(settings: StreamerSettings, plant: Plant) -> Iterator[Shortened]:
+    """A member that has read three records, all of one partition."""
+    plant.feed([plant.reading("A", step) for step in range(3)])
     one = ShortenedMember(settings)
-    try:
-        one.consume(1)
-        assert isinstance(one.consumer, ShorteningConsumer)
-        one.consumer.shortened = True
-        with pytest.raises(RefusedError, match=r"out of range.*made anew"):
-            one.run_until(lambda: False)
-    finally:
-        one.close()
+    one.consume(3)
+    assert isinstance(one.consumer, ShorteningConsumer)
+    topic, _, number = one.client.hget(one.keys.cast("A"), "source").decode().rpartition("/")
+    yield Shortened(one, one.consumer, Partition(topic, int(number)))
+    one.close()
+
+
+def test_a_topic_made_anew_is_refused(shortened: Shortened) -> None:
+    shortened.consumer.gone = {shortened.partition: 3}
+    with pytest.raises(RefusedError, match=r"out of range.*made anew"):
+        shortened.one.run_until(lambda: False)
+
+
+def test_a_record_that_is_gone_and_was_only_to_be_known_again_is_no_loss(
+    shortened: Shortened, plant: Plant
+) -> None:
+    """Retention passed the record before the position, between the look at the log's start and the fetch."""
+    one = shortened.one
+    shortened.consumer.gone, shortened.consumer.beginning = {shortened.partition: 2}, 3
+    one.turn(1)
+    plant.feed([plant.reading("A", 3)])
+    one.run_until(lambda: one.client.hget(one.keys.cast("A"), "records:applied") == b"4")
+    topic = {"topic": shortened.partition.topic}
+    assert one.metrics.registry.get_sample_value("casting_streamer_log_gaps_total", topic) is None
+
+
+def test_an_offset_that_is_gone_is_forgotten_with_its_partition(shortened: Shortened, plant: Plant) -> None:
+    one, partition = shortened.one, shortened.partition
+    one.service._assignment.suspend(OffsetGoneError("Kafka: an offset is out of range", {partition: 3}))
+    one.consumer._notes.on_partitions_revoked([topic_partition(partition)])
+    one.run_until(lambda: len(one.service._assignment.next_offsets()) == 3)
+    one.consumer._notes.on_partitions_assigned([topic_partition(partition)])
+    plant.feed([plant.reading("A", 3)])
+    one.consume(4)
 
 
 @pytest.mark.usefixtures("collect_sockets")
