@@ -86,30 +86,24 @@ class RecordBatch:
 
     def since(self, offset: int) -> RecordBatch:
         """The records from an offset on."""
-        at = int(np.searchsorted(self.offset_M, offset))
-        if at == 0:
-            return self
-        return RecordBatch(
-            self.source,
-            self.offset_M[at:],
-            self.timestamp_M[at:],
-            self.keys[at:],
-            self.values[at:],
-            None if self.headers is None else self.headers[at:],
-        )
+        return self.cut(int(np.searchsorted(self.offset_M, offset)), len(self))
 
     def until(self, offset: int) -> RecordBatch:
         """The records before an offset."""
-        at = int(np.searchsorted(self.offset_M, offset))
-        if at == len(self):
+        return self.cut(0, int(np.searchsorted(self.offset_M, offset)))
+
+    def cut(self, start: int, end: int) -> RecordBatch:
+        """Some of the records, by their index; the producer batches are counted with the first of them."""
+        if start == 0 and end >= len(self):
             return self
         return RecordBatch(
-            self.source,
-            self.offset_M[:at],
-            self.timestamp_M[:at],
-            self.keys[:at],
-            self.values[:at],
-            None if self.headers is None else self.headers[:at],
+            source=self.source,
+            offset_M=self.offset_M[start:end],
+            timestamp_M=self.timestamp_M[start:end],
+            keys=self.keys[start:end],
+            values=self.values[start:end],
+            headers=None if self.headers is None else self.headers[start:end],
+            num_producer_batches=self.num_producer_batches if start == 0 else 0,
         )
 
     @classmethod

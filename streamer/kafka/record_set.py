@@ -72,21 +72,6 @@ def _in_one_buffer(bodies: Sequence[Body]) -> tuple[bytes, list[Body]]:
     return buffer, moved
 
 
-def cut(batch: RecordBatch, start: int, end: int) -> RecordBatch:
-    """Some of the records; the producer batches are counted with the first of them."""
-    if start == 0 and end >= len(batch):
-        return batch
-    return RecordBatch(
-        source=batch.source,
-        offset_M=batch.offset_M[start:end],
-        timestamp_M=batch.timestamp_M[start:end],
-        keys=batch.keys[start:end],
-        values=batch.values[start:end],
-        headers=None if batch.headers is None else batch.headers[start:end],
-        num_producer_batches=batch.num_producer_batches if start == 0 else 0,
-    )
-
-
 def join(batches: Sequence[RecordBatch]) -> RecordBatch:
     """The records of batches of one partition that follow each other."""
     if len(batches) == 1:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import kafka
-import numpy as np
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.net.transport import KafkaTCPTransport
@@ -25,7 +24,7 @@ from kafka.record.util import calc_crc32c
 
 from streamer.kafka import decompression
 from streamer.kafka.connection import as_batch, damage
-from streamer.kafka.record_set import Body, NotPlainError, cut, read_bodies
+from streamer.kafka.record_set import Body, NotPlainError, read_bodies
 from streamer.records import Partition, RecordBatch
 
 # The tests in test_kafka_seam.py compare both paths; add a version once they pass with it.
@@ -121,7 +120,7 @@ class ColumnRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-py
         return self._count(batch) if batch else None
 
     def _count(self, batch: RecordBatch) -> RecordBatch | None:
-        batch = cut(batch, int(np.searchsorted(batch.offset_M, self.fetch_offset)), len(batch))
+        batch = batch.since(self.fetch_offset)
         self.records_read += len(batch)
         return batch if len(batch) else None
 
@@ -182,7 +181,7 @@ class _Handout:
 def _split(batch: RecordBatch | None, limit: int) -> tuple[RecordBatch | None, RecordBatch | None]:
     if batch is None or len(batch) <= limit:
         return batch, None
-    return cut(batch, 0, limit), cut(batch, limit, len(batch))
+    return batch.cut(0, limit), batch.cut(limit, len(batch))
 
 
 class _Answers(deque[Any]):
