@@ -360,6 +360,9 @@ class StreamerService:
 
     def _commit(self, batches: Batches) -> None:
         offsets = {source: ours[-1].next_offset for source, ours in batches.items()}
+        for source, offset in offsets.items():
+            if not self._stopping.is_due(source):  # else what follows was left out
+                offsets[source] = self._consumer.read_to(source, offset)
         if offsets:
             self._consumer.commit(offsets)
             self._assignment.committed(set(offsets))

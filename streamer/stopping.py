@@ -78,6 +78,10 @@ class Stopping:
         due = self._due.get(batch.source)
         return batch if due is None else batch.until(due.offset)
 
+    def is_due(self, partition: Partition) -> bool:
+        """Whether records of a partition are left out, since it tripped before them."""
+        return partition in self._due
+
     def watch(self, batch: RecordBatch, refused: Sequence[tuple[int, RecordError]]) -> None:
         """Takes in what became of a batch, before any of it is kept.
 

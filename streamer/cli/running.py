@@ -14,7 +14,7 @@ from streamer import process
 from streamer.app import run_streamer
 from streamer.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, read_settings
 from streamer.config import StreamerSettings
-from streamer.kafka import end_offsets
+from streamer.kafka import end_offsets, hold_records
 from streamer.process import StopRequest
 from streamer.stopping import resume_command
 from streamer.store.connection import connect
@@ -96,11 +96,13 @@ def _status(settings: StreamerSettings) -> dict[str, Any]:
     finally:
         client.close()
     ends = end_offsets(settings.kafka, (*settings.reading_topics, topics.labels, topics.dead_letters))
-    lag = {
-        str(partition): end - (positions[partition].offset if partition in positions else 0)
-        for partition, end in sorted(ends.items())
+    offsets = {
+        partition: positions[partition].offset if partition in positions else 0
+        for partition in sorted(ends)
         if partition.topic != topics.dead_letters
     }
+    behind = hold_records(settings.kafka, offsets, ends)
+    lag = {str(each): ends[each] - offset if each in behind else 0 for each, offset in offsets.items()}
     return {
         "readings": summary.readings,
         "steps": summary.steps,

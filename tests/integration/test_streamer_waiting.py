@@ -17,9 +17,10 @@ from streamer_harness import Member, Plant, Sent, make_settings, member, ms
 
 from streamer.app import have_topics
 from streamer.backfill import run_backfill
+from streamer.cli.running import _status
 from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
 from streamer.embedded import EmbeddedBroker
-from streamer.kafka import quiet
+from streamer.kafka import end_offsets, quiet
 from streamer.ledger import read_ledger
 from streamer.process import StopRequest
 from streamer.records import Partition, RecordBatch
@@ -190,10 +191,14 @@ def test_behind_the_marker_of_a_transaction_lies_nothing(settings: StreamerSetti
         assert has_ended(one, "A")
         lags = [one.metrics.registry.get_sample_value("casting_streamer_lag", each) for each in sources(one)]
         assert lags == [0, 0, 0, 0]
+        ends = end_offsets(settings.kafka, (settings.topics.readings, settings.topics.labels))
+        assert {source: one.consumer.committed(source) or 0 for source in ends} == ends
+        assert _status(settings)["lag"] == 0
         ledger = read_ledger(settings)
         assert [each.records.pending for each in ledger.partitions] == [0, 0, 0, 0]
         transaction(settings, [plant.reading("B", step) for step in range(3)])
         assert sum(each.records.pending for each in read_ledger(settings).partitions) >= 3
+        assert _status(settings)["lag"] >= 3
 
 
 def sources(one: Member) -> list[dict[str, Any]]:
