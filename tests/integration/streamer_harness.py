@@ -28,7 +28,7 @@ from streamer.dead_letters import DeadLetters
 from streamer.http import Health
 from streamer.kafka import GroupConsumer, Producer, TopicReader
 from streamer.metrics import StreamerMetrics
-from streamer.records import Record
+from streamer.records import Partition, Record
 from streamer.service import CHECK_INTERVAL_S, StreamerService
 from streamer.store.casts import CastStore, decode_labels
 from streamer.store.connection import Client, connect
@@ -232,16 +232,20 @@ class Member:
         """Moves the clock on while nothing arrives, and lets the loop see it."""
         self.skew_s += CHECK_INTERVAL_S  # a Redis that was restarted is noticed now, not in between
         self.turn(2)
-        self.run_until(lambda: self.health.why_not_ready() is None and self._has_been_quiet_for(0))
+        self.run_until(lambda: self.health.why_not_ready() is None and self._was_quiet_at(0))
         self.skew_s += seconds
-        self.run_until(lambda: self._has_been_quiet_for(seconds))
+        moved = self._now()
+        self.run_until(lambda: self._was_quiet_at(moved))
         self.turn(1)
 
-    def _has_been_quiet_for(self, seconds: float) -> bool:
-        """Whether the broker has said so of all readings partitions that it holds."""
+    def _was_quiet_at(self, moment: float) -> bool:
+        """Whether the broker has said of all readings partitions that nothing lay there then."""
         readings = self.service._assignment.readings
-        waited = [self.consumer.quiet_s(source, each.offset) for source, each in readings.items()]
-        return bool(waited) and all(each is not None and each >= seconds for each in waited)
+        known = [self.consumer._quiet.get(each) for each in readings if self._is_quiet(each)]
+        return 0 < len(readings) == sum(quiet is not None and quiet.until >= moment for quiet in known)
+
+    def _is_quiet(self, source: Partition) -> bool:
+        return self.consumer.quiet_s(source, self.service._assignment.readings[source].offset) is not None
 
     def turn(self, times: int) -> None:
         """Turns the loop so often, outages included."""

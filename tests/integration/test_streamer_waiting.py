@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import uuid
@@ -26,8 +27,21 @@ from streamer.process import StopRequest
 from streamer.records import Partition, RecordBatch
 from streamer.stretch import Stretch
 
+# A transactional producer leaves a socket to the collector, and its logs hold on to it.
+pytestmark = [
+    pytest.mark.usefixtures("collect_sockets"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 IDLE_S = 61
 FastPath = Literal["auto", "off"]
+
+
+@pytest.fixture
+def collect_sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    for when in ("setup", "call"):
+        caplog.get_records(when).clear()
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
