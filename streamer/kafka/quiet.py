@@ -99,26 +99,25 @@ class QuietLogs:
     def _answered(self, asked: _Asked, seconds: float, response: Any) -> None:
         if seconds > MAX_ANSWER_S:
             self._forget(asked)
-        elif (
-            not response.error_code
-        ):  # else the session is over and will be asked for anew; of logs it says nothing
-            told = {
-                kafka.TopicPartition(topic.topic, part.partition_index): part
-                for topic in response.responses
-                for part in topic.partitions
-            }
-            left_out = (
-                asked.in_session and not response.throttle_time_ms
-            )  # a throttled answer leaves out everything
-            for partition, offset in asked.items():
-                if partition in told:
-                    self._ends[partition] = told[partition].high_watermark
-                if partition not in told and not left_out:
-                    continue
-                if _says_nothing(told.get(partition)) and 0 <= self._ends.get(partition, -1) <= offset:
-                    self._wait(partition, offset, asked.at)
-                else:
-                    self._forget([partition])
+            return
+        if response.error_code:
+            return  # the session is over and will be asked for anew; of logs it says nothing
+        told = {
+            kafka.TopicPartition(topic.topic, part.partition_index): part
+            for topic in response.responses
+            for part in topic.partitions
+        }
+        # In a session, what has not changed is left out; a throttled answer leaves out everything.
+        may_leave_out = asked.in_session and not response.throttle_time_ms
+        for partition, offset in asked.items():
+            if partition in told:
+                self._ends[partition] = told[partition].high_watermark
+            elif not may_leave_out:
+                continue
+            if _says_nothing(told.get(partition)) and 0 <= self._ends.get(partition, -1) <= offset:
+                self._wait(partition, offset, asked.at)
+            else:
+                self._forget([partition])
 
     def _wait(self, partition: Any, offset: int, at: float) -> None:
         before = self._quiet.get(partition)

@@ -222,7 +222,8 @@ def test_a_bad_reading_has_a_reason_and_spoils_no_other(value: object, reason: s
 def test_a_value_may_be_nested_as_deep_as_can_be_decoded(name: str) -> None:
     decoding = codec(format="tag") if name == "quality" else CODEC
     reasons = set()
-    for depth in range(950, 1010):
+    # Where decoding gives up depends on how deep the stack is already.
+    for depth in range(700, 1010):
         body = json.dumps({**tag(), **wide(), name: ...}, default=lambda _: "@").encode()
         reasons.add(reason_of(decoding, record(body.replace(b'"@"', b"[" * depth + b"]" * depth))))
     assert reasons == {f"bad_{ {'speed': 'value', 'ts': 'time'}.get(name, name) }", "bad_json"}
