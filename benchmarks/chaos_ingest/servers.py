@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from streamer.embedded import EmbeddedBroker, EmbeddedRedis, free_port
+from streamer.embedded import EmbeddedBroker, EmbeddedRedis
 
 # Of the last write that is kept: it is torn in its EXEC. Redis 8.2 drops such a transaction, yet leaves its whole
 # commands in the file and executes them at the restart after: what is counted by increments is counted twice then.
@@ -48,7 +49,9 @@ class CuttingProxy:
     """Hands TCP connections on to a port of the loopback interface, until they are cut."""
 
     def __init__(self, target_port: int) -> None:
-        self.port = free_port()
+        # Bound from the beginning: a port that is only known to be free may be another's by the time of the start.
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
         self.num_cut = 0
         self._target_port = target_port
         self._loop = asyncio.new_event_loop()
@@ -75,12 +78,13 @@ class CuttingProxy:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
+        self._socket.close()
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, sock=self._socket)
 
     async def _drop(self) -> int:
         for writer in self._writers:
