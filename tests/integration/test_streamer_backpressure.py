@@ -155,7 +155,10 @@ class Forgetful(redis_py.Connection):
         return answer
 
 
-def test_a_write_whose_answer_got_lost_is_not_done_twice(settings: StreamerSettings) -> None:
+def test_a_write_whose_answer_got_lost_is_not_done_twice(
+    settings: StreamerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.assignment.MAX_BACKOFF_S", 0.2)  # so many faults in so few records
     log = story(Plant(settings))
     with member(settings) as calm:
         Plant(settings).feed(log)
