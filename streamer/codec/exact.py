@@ -147,7 +147,8 @@ class ExactDecoder:
         if quality is Quality.UNCERTAIN:
             quality = Quality(self._source.quality.uncertain)
         value = self._layout.get("value", fields, record)
-        is_bad = column >= 0 and (quality is Quality.BAD or value is None)
+        is_none = value is None or (isinstance(value, float) and math.isnan(value))  # MessagePack has NaN
+        is_bad = column >= 0 and (quality is Quality.BAD or is_none)
         row: list[Any] = [None] * len(self._layout.sensors)
         if column >= 0 and not is_bad:
             if value is ...:

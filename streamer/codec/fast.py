@@ -205,16 +205,13 @@ class FastDecoder:
         part.values_NF[good_R, tag_R[good_R]] = value_R[good_R]
 
     def _tag_values(self, messages: list[Any]) -> tuple[Float64Array, BoolArray, BoolArray]:
-        """Values, where there is none since it is null, and where since it is left out."""
+        """Values, where there is none since it is null or NaN, and where since it is left out."""
         values = list(map(self._decoder.get["value"], messages))
         missing_R = np.fromiter(map(is_, values, repeat(UNSET)), np.bool_, len(values))
         if missing_R.any():
             values = [None if value is UNSET else value for value in values]
         value_R = np.array(values, dtype=np.float64)
-        if not np.isnan(value_R).any():
-            return value_R, missing_R, missing_R
-        null_R = np.fromiter(map(is_, values, repeat(None)), np.bool_, len(values))
-        return value_R, null_R & ~missing_R, missing_R
+        return value_R, np.isnan(value_R) & ~missing_R, missing_R
 
     def _bad_qualities(self, qualities: list[Any]) -> BoolArray:
         # The type belongs to the key: True and 1 are equal, and not the same quality.

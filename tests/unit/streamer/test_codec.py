@@ -517,6 +517,16 @@ def test_a_bad_tag_is_a_stop(one: dict[str, object], num: int) -> None:
     assert decoded.num_bad_quality == num
 
 
+@pytest.mark.parametrize("num", [1, 20])
+def test_a_tag_that_is_nan_is_a_stop(num: int) -> None:
+    nan = msgpack(tag(value=math.nan))
+    decoded = CODEC.decode(RecordBatch.of([msgpack(tag(ts=TS - 1)), nan] * num))
+    assert decoded.readings.stop_NF is not None
+    assert decoded.readings.stop_NF.tolist() == [[False, False], [False, True]] * num
+    assert np.isnan(decoded.readings.values_NF[:, 1]).tolist() == [False, True] * num
+    assert decoded.num_bad_quality == num
+
+
 @pytest.mark.parametrize(
     ("scheme", "quality", "expected"),
     [

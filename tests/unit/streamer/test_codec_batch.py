@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -62,7 +63,9 @@ CODECS = {name: Codec(SENSORS, source) for name, source in SOURCES.items()}
 # Names that msgspec does not take for the fields of its types.
 AWKWARD = ("PLC1\\Temp", 'a"b', "a\x01", "\n", "é", "")
 
-odd = st.sampled_from([None, True, False, "x", "", [], {}, -1, 0, 1.5, 10**30, 10**400, 1e39, [[1]], "1.5"])
+odd = st.sampled_from(
+    [None, True, False, "x", "", [], {}, -1, 0, 1.5, 10**30, 10**400, 1e39, math.nan, math.inf, [[1]], "1.5"]
+)
 number = st.one_of(
     st.floats(-2000, 2000, allow_subnormal=False),
     st.integers(-2000, 2000),
