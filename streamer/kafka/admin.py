@@ -136,7 +136,9 @@ def hold_records(
             deadline = time.monotonic() + timeout_s
             while left and time.monotonic() < deadline:
                 with suppress(kafka.errors.CorruptRecordError):  # it is one
-                    found |= {Partition(*each) for each in poll_client(consumer, timeout_ms=100)}
+                    polled = poll_client(consumer, timeout_ms=100)
+                    first = {Partition(*each): records[0].offset for each, records in polled.items()}
+                    found |= {each for each, offset in first.items() if offset < end[each]}
                 left -= {kafka.TopicPartition(*each) for each in found}
                 consumer.pause(*(set(consumer.assignment()) - left))
                 left = {each for each in left if consumer.position(each) < end[Partition(*each)]}

@@ -21,7 +21,7 @@ from streamer.backfill import run_backfill
 from streamer.cli.running import _status
 from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
 from streamer.embedded import EmbeddedBroker
-from streamer.kafka import end_offsets, quiet
+from streamer.kafka import end_offsets, hold_records, quiet
 from streamer.ledger import read_ledger
 from streamer.process import StopRequest
 from streamer.records import Partition, RecordBatch
@@ -217,6 +217,15 @@ def test_behind_the_marker_of_a_transaction_lies_nothing(settings: StreamerSetti
 
 def sources(one: Member) -> list[dict[str, Any]]:
     return [{"topic": topic, "partition": str(number)} for topic, number in one.consumer.assignment()]
+
+
+def test_a_record_behind_the_end_is_none_before_it(settings: StreamerSettings, plant: Plant) -> None:
+    have_topics(settings)
+    for step in range(2):
+        transaction(settings, [plant.reading("A", step)])
+    (source,) = (each for each, end in end_offsets(settings.kafka, [settings.topics.readings]).items() if end)
+    assert hold_records(settings.kafka, {source: 1}, {source: 2}) == frozenset()
+    assert hold_records(settings.kafka, {source: 1}, {source: 3}) == {source}
 
 
 def test_a_backfill_closes_what_is_open_behind_such_a_marker(
