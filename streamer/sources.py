@@ -157,6 +157,9 @@ class SourceConfig(Section):
             raise ValueError("carry_forward_s is for tags; set format: tag, or leave it out")
         if self.tags and self.format not in {"tag", "auto"}:
             raise ValueError(f"tags are not read in format {self.format}; set format: tag, or leave them out")
+        if self.format == "auto" and self.fields.tag.startswith("$"):
+            beside = f"a tag beside the value ({self.fields.tag})"
+            raise ValueError(f"{beside} tells no message from another; set format: tag")
         return self
 
 

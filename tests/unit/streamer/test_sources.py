@@ -126,6 +126,10 @@ label_source:
             "4: sources.0: carry_forward_s is for tags; set format: tag, or leave it out",
         ),
         (
+            "  - topic: a\n    fields: {tag: $key}\n",
+            "4: sources.0: a tag beside the value ($key) tells no message from another; set format: tag",
+        ),
+        (
             "  - topic: a\n    time: {zone: Vienna}\n",
             "5: sources.0.time.zone: no such time zone: 'Vienna'; names are like Europe/Vienna or UTC",
         ),
