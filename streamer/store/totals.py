@@ -71,15 +71,16 @@ class TotalsStore:
             extra: Counts that are added to the totals of the owner as well.
 
         Returns:
-            Whether it is gone; False when it moved meanwhile, when another member has taken over, or when the
-            position of a partition lies before the last record of it that the cast has judged: a crash or an outage
-            came between the two, and the record, read again, would find no cast.
+            Whether it is gone; False when it has rows (its first readings came since the caller looked), when it
+            moved meanwhile, when another member has taken over, or when the position of a partition lies before the
+            last record of it that the cast has judged: a crash or an outage came between the two, and the record,
+            read again, would find no cast.
         """
         partitions = {owner, *counts_of(self._read(cast_id))}
         self._claim(owner, cast_id, partitions)
         fields = self._read(cast_id)  # what was read before the claim may be a view of long ago
         counts = counts_of(fields)
-        if counts.keys() - partitions or not self._is_passed(fields):
+        if counts.keys() - partitions or _has_rows(fields) or not self._is_passed(fields):
             return False
         others = sorted(counts.keys() - {owner})
         own = {**counts.get(owner, {}), **(extra or {}), **{f"{_ALSO}{each}": 0 for each in others}}
@@ -162,6 +163,11 @@ class TotalsStore:
                 terms = msgspec.json.decode(value, type=dict[str, int])
                 marked[cast_id] = [partition_of(term[1:]) for term in terms if term.startswith(_ALSO)]
         return marked
+
+
+def _has_rows(fields: Fields) -> bool:
+    """Whether it is neither a stub nor labels without a cast."""
+    return "source" in fields and "evicted" not in fields
 
 
 def _marker(cast_id: str, owner: Partition) -> str:

@@ -401,7 +401,7 @@ def test_counts_survive_their_cast_exactly_once(plant: Plant) -> None:
 
 def test_a_member_that_was_overtaken_counts_nothing_twice(plant: Plant) -> None:
     plant.write(casts(range(1)))
-    plant.client.hset(plant.keys.cast("C00000"), "records:applied", 5)
+    plant.client.hset(plant.keys.cast("C00000"), mapping={"records:applied": 5, "evicted": 1})
     slow, quick = TotalsStore(plant.client, plant.keys), TotalsStore(plant.client, plant.keys)
     read, reads = slow._read, []
 
@@ -461,6 +461,24 @@ def test_a_cast_that_comes_while_its_label_is_given_up_keeps_it(plant: Plant) ->
     assert counts(plant)[LABELS] == Counter(label=2)
 
 
+def test_a_cast_that_came_just_before_its_label_is_given_up_keeps_its_rows(plant: Plant) -> None:
+    """Another member has written its first readings, and their position has passed them."""
+    plant.label([Label("C00000", True, inspected_at=1)])
+    pending = PendingLabels(plant.client, plant.keys)
+    pending.note({"C00000": 1_000})
+    drop = pending._totals.drop
+
+    def comes(*args: Any) -> bool:
+        plant.write([dataclasses.replace(cast, defect=None) for cast in casts([0])])
+        return drop(*args)
+
+    pending._totals.drop = comes  # type: ignore[method-assign]  # the moment that the test is about
+    assert pending.expire([LABELS], 2_000) == 0
+    assert plant.client.hget(plant.keys.cast("C00000"), "source")
+    assert {address.cast_id for address, _ in plant.reader().labelled()} == {"C00000"}
+    assert counts(plant) == {READINGS: Counter({"steps:placed": 40}), LABELS: Counter(label=1)}
+
+
 def test_a_full_redis_can_be_emptied(plant: Plant) -> None:
     plant.write(casts(range(6)))
     keeper = retention(plant, max_casts=2)
@@ -477,7 +495,7 @@ def test_a_full_redis_can_be_emptied(plant: Plant) -> None:
 def test_a_stub_that_counts_on_while_it_goes_stays_for_the_next_pass(plant: Plant) -> None:
     plant.write(casts(range(1)))
     key = plant.keys.cast("C00000")
-    plant.client.hset(key, "records:late", 1)
+    plant.client.hset(key, mapping={"records:late": 1, "evicted": 1})
     totals = TotalsStore(plant.client, plant.keys)
     add = totals._add
 
