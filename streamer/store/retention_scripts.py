@@ -119,13 +119,14 @@ return 1
 """
 )
 
-# Notes in a cast which pass wants to delete it, so that an older pass no longer can.  KEYS: cast.  ARGV: token.
+# Notes in a cast which pass wants to delete it, so that an older pass no longer can.
+# KEYS: cast.  ARGV: token, 1 to begin with it or 0 to take over what a pass before has begun with.
 # Returns 1 if a pass before has noted the same, 0 if none has, or the cast is gone.
 TAKE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HDEL', KEYS[1], '')
 local before = redis.call('HEXISTS', KEYS[1], 'going')
-redis.call('HSET', KEYS[1], 'going', ARGV[1])
+if before == 1 or ARGV[2] == '1' then redis.call('HSET', KEYS[1], 'going', ARGV[1]) end
 return before
 """
 

@@ -77,7 +77,7 @@ class TotalsStore:
             read again, would find no cast.
         """
         partitions = {owner, *counts_of(self._read(cast_id))}
-        self._claim(owner, cast_id, partitions)
+        self._claim(owner, cast_id, partitions, begin=True)
         fields = self._read(cast_id)  # what was read before the claim may be a view of long ago
         counts = counts_of(fields)
         if counts.keys() - partitions or _has_rows(fields) or not self._is_passed(fields):
@@ -110,13 +110,17 @@ class TotalsStore:
                         return False
         return True
 
-    def _claim(self, owner: Partition, cast_id: str, partitions: Iterable[Partition]) -> bool:
-        """Lets no older pass go on; returns whether there was one over this very hash."""
+    def _claim(self, owner: Partition, cast_id: str, partitions: Iterable[Partition], *, begin: bool) -> bool:
+        """Lets no older pass go on; returns whether there was one over this very hash.
+
+        Args:
+            begin: Whether to begin with a hash that no pass has begun with.
+        """
         with map_redis_errors("claiming totals"):
             for partition in partitions:
                 self._join(keys=[self._keys.totals_partitions], args=[str(partition)])
                 self._own(keys=[self._keys.totals(partition)], args=[f"{OWNER}{owner}", self._token])
-            return bool(self._take(keys=[self._keys.cast(cast_id)], args=[self._token]))
+            return bool(self._take(keys=[self._keys.cast(cast_id)], args=[self._token, int(begin)]))
 
     def _add(self, owner: Partition, partition: Partition, cast_id: str, terms: Mapping[str, int]) -> bool:
         args: list[str | int] = [f"{OWNER}{owner}", self._token, _marker(cast_id, owner)]
@@ -136,7 +140,7 @@ class TotalsStore:
         """
         gone = []
         for cast_id, partitions in self._marked(owner).items():
-            if not self._claim(owner, cast_id, partitions):
+            if not self._claim(owner, cast_id, partitions, begin=False):
                 gone.append(cast_id)
                 continue
             with map_redis_errors("taking counts back"):

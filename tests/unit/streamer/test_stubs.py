@@ -108,8 +108,9 @@ def test_labels_of_a_topic_that_nobody_reads_any_more_stand_in_nobodys_way(
     assert pending.count() == 5
 
 
+@pytest.mark.parametrize("num_deaths", [1, 2])
 def test_a_cast_that_comes_under_the_name_of_one_that_is_half_gone_is_counted_beside_it(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
+    plant: Plant, monkeypatch: pytest.MonkeyPatch, num_deaths: int
 ) -> None:
     """Its hash was deleted and its markers were not; then a label with its name came."""
     plant.write(casts([0]))
@@ -118,14 +119,19 @@ def test_a_cast_that_comes_under_the_name_of_one_that_is_half_gone_is_counted_be
     def dies(*_: object) -> None:
         raise StoreUnavailableError("died")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(StubStore, "_forget", dies)
-        with pytest.raises(StoreUnavailableError):
-            drop(plant)
+    def die() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(StubStore, "_forget", dies)
+            with pytest.raises(StoreUnavailableError):
+                drop(plant)
+
+    die()
     assert not plant.client.exists(plant.keys.cast("C00000"))
     plant.label([Label("C00000", False, inspected_at=9)])
     pending = PendingLabels(plant.client, plant.keys)
     pending.note({"C00000": 9})
+    for _ in range(1, num_deaths):
+        die()
     for _ in range(2):
         assert counted(plant, READINGS, "steps:placed") == 40
         assert counted(plant, LABELS, "label") == 2
