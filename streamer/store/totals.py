@@ -139,12 +139,13 @@ class TotalsStore:
             went, then `forget` them.
         """
         gone = []
-        for cast_id, partitions in self._marked(owner).items():
+        for cast_id, others in self._marked(owner).items():
+            partitions = (*others, owner)
             if not self._claim(owner, cast_id, partitions, begin=False):
                 gone.append(cast_id)
                 continue
             with map_redis_errors("taking counts back"):
-                for partition in (*partitions, owner):
+                for partition in partitions:
                     args = [f"{OWNER}{owner}", self._token, _marker(cast_id, owner)]
                     self._unfold(keys=[self._keys.totals(partition)], args=args)
         return gone

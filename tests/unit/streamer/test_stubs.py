@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from plants import LABELS, READINGS, SPEC, Plant, casts
@@ -21,6 +23,7 @@ from streamer.store.namespace import claim_spec, drop_spec
 from streamer.store.pending import PendingLabels
 from streamer.store.retention import Retention
 from streamer.store.stubs import StubStore
+from streamer.store.totals import TotalsStore
 
 OTHER = Partition("readings-of-before", 0)
 LATER = 2_000_000_000
@@ -139,6 +142,29 @@ def test_a_cast_that_comes_under_the_name_of_one_that_is_half_gone_is_counted_be
     assert pending.count() == 1
     assert plant.client.zcard(plant.keys.stubs) == 0
     assert plant.client.hget(plant.keys.shown(SPEC.name), "C00000") is None
+
+
+def test_a_cast_that_came_while_its_label_was_given_up_is_counted_once_when_it_goes(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.label([Label("C00000", True, inspected_at=1)])
+    pending = PendingLabels(plant.client, plant.keys)
+    pending.note({"C00000": 1_000})
+    add = TotalsStore._add
+
+    def meanwhile(*args: Any) -> bool:
+        done = add(*args)
+        plant.write([dataclasses.replace(cast, defect=None) for cast in casts([0])])
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TotalsStore, "_add", meanwhile)
+        assert pending.expire([LABELS], LATER) == 0
+    evict(plant)
+    for num_dropped in (1, 0):
+        assert drop(plant) == num_dropped
+        assert counted(plant, LABELS, "label") == 1
+        assert counted(plant, READINGS, "steps:placed") == 40
 
 
 def test_an_index_that_is_no_longer_kept_forgets_a_stub_too(plant: Plant) -> None:
