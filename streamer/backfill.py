@@ -27,7 +27,7 @@ from streamer.codec import Codec, log_time
 from streamer.columns import NO_TIME, DecodedBatch, ReadingColumns
 from streamer.config import StreamerSettings
 from streamer.dead_letters import DeadLetters
-from streamer.errors import RecordError
+from streamer.errors import FencedError, RecordError, RefusedError
 from streamer.http import Health
 from streamer.metrics import StreamerMetrics
 from streamer.process import StoppedError, StopRequest
@@ -74,7 +74,8 @@ def run_backfill(
         close_open: Nothing more will come: casts that are open at the end are over, as after the idle time-out.
 
     Raises:
-        RefusedError: The namespace holds something else.
+        RefusedError: The namespace holds something else, or Redis was restarted while labels were read.
+        FencedError: Redis was restarted between two passes.
         StoreUnavailableError, BrokerUnavailableError: A server is away at the start; later on it is waited for.
     """
     result = BackfillResult()
@@ -132,11 +133,11 @@ class _Run:
         self._casts = CastStore(client, keys, data)
         positions = PositionStore(client, keys)
         if topics == settings.reading_topics:
-            self.consumer = StretchLog(settings, topics, ends)
+            self.consumer, service_class = StretchLog(settings, topics, ends), _StretchService
         else:
-            self.consumer = StretchLog(settings, topics)
+            self.consumer, service_class = StretchLog(settings, topics), _LabelsService
             self.consumer.read_again = positions.load_all()
-        self._service = _StretchService(
+        self._service = service_class(
             settings,
             chosen,
             result,
@@ -199,6 +200,21 @@ class _StretchService(StreamerService):
     def _decode_labels(self, batches: Batches, result: BatchResult) -> list[tuple[Partition, int, Label]]:
         labels = super()._decode_labels(batches, result)
         return [each for each in labels if each[2].cast_id in self._chosen]
+
+
+class _LabelsService(_StretchService):
+    """The pass over the labels: it reads them again where Redis has lost some, and readings it cannot."""
+
+    def run_once(self) -> BatchResult:
+        """One turn, counted.
+
+        Raises:
+            RefusedError: Redis may have lost what the pass over the readings wrote last.
+        """
+        try:
+            return super().run_once()
+        except FencedError as exc:
+            raise RefusedError(f"{exc}; readings may be lost as well: run it again") from exc
 
 
 class _StretchCodec(Codec):

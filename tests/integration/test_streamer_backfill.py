@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from power_cuts import power_cut, sizes
 from streamer_harness import Plant, Sent, contents, make_settings, member, ms, reader, story
 
 from streamer.app import have_topics, run_streamer
@@ -20,15 +21,18 @@ from streamer.cli.backfilling import backfill as backfill_command
 from streamer.cli.indexing import index
 from streamer.cli.running import status
 from streamer.config import KafkaConfig, RedisConfig, StreamerSettings, WindowsConfig
+from streamer.embedded import EmbeddedRedis
 from streamer.errors import BrokerUnavailableError, ConfigError, RefusedError
 from streamer.kafka import end_offsets
 from streamer.kafka.log_consumer import LogConsumer
 from streamer.ledger import read_ledger
 from streamer.process import StopRequest
+from streamer.store.casts import CastStore
 from streamer.store.connection import Client, connect
 from streamer.store.content import content_hash
 from streamer.store.keys import Keys
 from streamer.store.namespace import claim_namespace, claim_spec
+from streamer.store.positions import PositionStore
 from streamer.store.reading import WindowReader
 from streamer.stretch import FirstPass, Stretch
 
@@ -172,6 +176,37 @@ def test_an_outage_in_the_middle_changes_nothing(
     monkeypatch.undo()
     assert len(failed) == 3  # while it looked for the casts, in their readings, in the labels
     assert windows(client, again) == windows(client, live)
+
+
+def test_a_redis_that_loses_readings_while_labels_are_read_ends_the_command(
+    live: StreamerSettings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels are read once more by themselves; what the pass over the readings wrote last is not."""
+    move, add, kept = PositionStore.move, CastStore.add_labels, []
+
+    def move_first(self: PositionStore, *arguments: Any) -> None:
+        kept.append(sizes(server))
+        move(self, *arguments)
+
+    def lose_once(self: CastStore, *arguments: Any) -> Any:
+        if kept:
+            power_cut(server, kept[0])
+            kept.clear()
+        return add(self, *arguments)
+
+    with EmbeddedRedis() as server:
+        redis = live.redis.model_copy(update={"url": server.url, "namespace": "again"})
+        again = live.model_copy(update={"redis": redis})
+        fresh = connect(redis)
+        fresh.config_set("appendfsync", "always")  # so that the size of its file says what it holds
+        with monkeypatch.context() as patch:
+            patch.setattr(PositionStore, "move", move_first)
+            patch.setattr(CastStore, "add_labels", lose_once)
+            with pytest.raises(RefusedError, match=r"Redis was restarted.*: run it again"):
+                backfill(in_small_polls(again, 40))
+        assert backfill(again).is_complete
+        assert windows(fresh, again) == windows(client, live)
+        fresh.close()
 
 
 def test_casts_open_at_the_end_stay_open_unless_nothing_more_will_come(
