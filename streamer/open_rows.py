@@ -269,7 +269,7 @@ class OpenRows:
 
     def writes(self, block_steps: int) -> Iterator[tuple[int, list[Run]]]:
         """(block, runs of bytes) of what is dirty: values as little-endian float32, then one byte a step that
-        says whether the step has a value (behind the block's rows)."""
+        says whether the step has a value (behind the block's rows). One run alone is all of the block."""
         cell = np.flatnonzero(self.dirty_TF)
         if not len(cell):
             return

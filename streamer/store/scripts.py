@@ -16,7 +16,8 @@ end
 # KEYS: cast, row blocks...
 # ARGV: field of applied, its expected value, expected version ('' = absent), next applied ('' = unmoved),
 #       number of hash fields, (field, value)..., number of counts, (name, increment)...,
-#       floats of a block, steps of a block, then per block: number of runs, (byte offset, bytes)...
+#       floats of a block, steps of a block, then per block: number of runs (1 = all of it in one),
+#       (byte offset, bytes)...
 # Returns 1, or 0 when the cast is not what the writer had loaded.
 APPLY = (
     ADD
@@ -39,7 +40,7 @@ local empty  -- a block of NaN; made once, since that costs more than all the re
 for k = 2, #KEYS do
   at = at + 1
   local runs = tonumber(ARGV[at])
-  if runs == 1 and #ARGV[at + 2] == 4 * floats + steps then  -- all of the block
+  if runs == 1 then  -- all of the block
     redis.call('SET', KEYS[k], ARGV[at + 2])
     at = at + 2
   else
