@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,7 +153,8 @@ class Retention:
             clocks: The partitions that this member holds, those of labels included, and the log time (epoch ms) of
                 each that has one.
         """
-        now = self._now(clocks)
+        log_times = self._log_times(clocks)
+        now = max(log_times, default=_LONG_AGO)
         specs = registered_specs(self._client, self._keys)
         num_evicted = self._evict_all(self._unfinished(clocks), specs)
         held = self._holds.held()
@@ -161,7 +162,7 @@ class Retention:
         victims = self._victims(clocks, now, held, num_bytes, specs)
         num_evicted += self._evict_all(victims, specs)
         num_dropped = self._stubs.drop(clocks, now - _ms(self._config.stubs_s), [spec.name for spec in specs])
-        num_expired = self._pending.expire(clocks.keys(), now - _ms(self._config.pending_labels_s))
+        num_expired = self._pending.expire(clocks.keys(), self._labels_expire_before(log_times))
         with map_redis_errors("counting casts"):
             num_stored = int(self._client.zcard(self._keys.stored))
         return RetentionResult(
@@ -177,8 +178,8 @@ class Retention:
             more=len(victims) == MAX_EVICTED or num_dropped == MAX_STUBS_DROPPED,
         )
 
-    def _now(self, clocks: Mapping[Partition, int | None]) -> int:
-        """The newest log time of the namespace, in epoch ms; long ago while it is not known: nothing is old then.
+    def _log_times(self, clocks: Mapping[Partition, int | None]) -> list[int]:
+        """The log times of the namespace's partitions, in epoch ms; while none is known nothing is old.
 
         One that lies in the future is none.
         """
@@ -189,7 +190,18 @@ class Retention:
         with map_redis_errors("keeping log time"):
             log_times = map(int, self._clock(keys=[self._keys.clock], args=args))
         latest = _ms(self._wall_clock() + _MAX_AHEAD_S)
-        return max((at for at in log_times if at <= latest), default=_LONG_AGO)
+        return [at for at in log_times if at <= latest]
+
+    def _labels_expire_before(self, log_times: Sequence[int]) -> int:
+        """Log time before which a label has waited for too long, in epoch ms.
+
+        The partition of its cast may lag behind the others, and by more than the topics are kept it cannot.
+        """
+        waits_ms = _ms(self._config.pending_labels_s)
+        longest_ms = max(waits_ms, _ms(self._config.stubs_s))
+        return max(
+            min(log_times, default=_LONG_AGO) - waits_ms, max(log_times, default=_LONG_AGO) - longest_ms
+        )
 
     def _num_unlabelled(self, spec: str) -> int:
         sealed, defective, good = count_windows(self._client, self._keys, spec)

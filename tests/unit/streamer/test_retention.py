@@ -441,6 +441,23 @@ def test_labels_wait_for_their_cast_until_it_is_seen_or_their_time_is_over(plant
     assert plant.client.hget(plant.keys.totals(LABELS), "labels_expired") == b"1"
 
 
+def test_labels_wait_for_a_partition_that_lags_behind_as_long_as_the_topics_are_kept(plant: Plant) -> None:
+    """A member that died on a long log: in the seconds until another has its partition, days go by on the others."""
+    plant.label([Label(each, True, inspected_at=1) for each in ("C00000", "C00001")])
+    PendingLabels(plant.client, plant.keys).note({"C00000": 1_000_000, "C00001": 3_000_000})
+    lagging = Partition("readings", 1)
+
+    def num_expired(partition: Partition, now_s: float) -> int:
+        keeper = retention(plant, pending_labels_s=500, stubs_s=9_000)
+        return keeper.sweep({partition: int(now_s * 1000), LABELS: None}).num_labels_expired
+
+    assert num_expired(lagging, 1_100) == 0
+    assert num_expired(READINGS, 8_000) == 0
+    assert num_expired(lagging, 1_501) == 1
+    assert num_expired(READINGS, 12_000) == 0
+    assert num_expired(READINGS, 12_001) == 1
+
+
 def test_a_cast_that_comes_while_its_label_is_given_up_keeps_it(plant: Plant) -> None:
     plant.label([Label("C00000", True, inspected_at=1)])
     pending = PendingLabels(plant.client, plant.keys)
