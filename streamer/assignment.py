@@ -86,7 +86,7 @@ class Assignment:
         self._gone: dict[tuple[str, int], OffsetGoneError] = {}
         self._num_failures = 0
         self._failed_at: dict[Partition, int] = {}  # how far it had been read
-        self._just_loaded = False
+        self._just_loaded: set[Partition] = set()  # in this turn
         self._short_since: dict[Partition, float] = {}
 
     def __contains__(self, partition: Partition) -> bool:
@@ -94,6 +94,10 @@ class Assignment:
 
     def __bool__(self) -> bool:
         return bool(self.readings or self.labels)
+
+    def takes(self, polled: RecordBatch) -> bool:
+        """Whether what this turn polled is to be taken: a partition loaded since is read from where it was sought."""
+        return polled.source in self and polled.source not in self._just_loaded
 
     def next_offsets(self) -> dict[Partition, int]:
         """Where each loaded partition goes on."""
@@ -153,7 +157,7 @@ class Assignment:
         """
         if not self._to_load or self._clock() < self._retry_at:
             return
-        self._just_loaded = True
+        self._just_loaded = set(self._to_load)
         if self._num_failures:
             self._positions.check_writable()  # a full Redis answers what is read
         for partition in sorted(self._to_load):
@@ -166,7 +170,7 @@ class Assignment:
 
     def turn_done(self) -> None:
         """Notes a turn without a failure; what failed is mended once it is behind us."""
-        just_loaded, self._just_loaded = self._just_loaded, False
+        just_loaded, self._just_loaded = self._just_loaded, set()
         if not self._num_failures or self._to_load or just_loaded:
             return
         if all(self._is_past_failure(*each) for each in self.next_offsets().items()):

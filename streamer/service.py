@@ -202,7 +202,7 @@ class StreamerService:
     def _by_partition(self, polled: Iterable[RecordBatch]) -> dict[Partition, list[RecordBatch]]:
         batches: dict[Partition, list[RecordBatch]] = defaultdict(list)
         for batch in polled:
-            if batch.source not in self._assignment:
+            if not self._assignment.takes(batch):
                 continue
             ours = self._stopping.cut(self._assignment.recognise(batch))
             if len(ours):

@@ -316,6 +316,30 @@ def test_two_members_share_the_partitions_and_hand_them_over(
         assert contents(alone.client, alone.settings) == result
 
 
+def test_records_of_a_partition_that_came_back_behind_their_poll_are_read_again(
+    settings: StreamerSettings, plant: Plant
+) -> None:
+    """The group took all partitions back, and gave them out once more, before they were taken in."""
+    with member(settings) as one:
+        plant.feed(plant.reading("A", step) for step in range(4))
+        one.consume(4)
+        poll = one.consumer.poll
+
+        def poll_then_rebalance() -> list[RecordBatch]:
+            batches = poll()
+            if batches:
+                one.consumer.poll = poll  # type: ignore[method-assign]  # once
+                held = one.consumer.assignment()
+                one.consumer._notes.on_partitions_revoked(held)
+                one.consumer._notes.on_partitions_assigned([topic_partition(each) for each in held])
+            return batches
+
+        one.consumer.poll = poll_then_rebalance  # type: ignore[method-assign]  # the moment that the test is about
+        plant.feed(plant.reading("A", step) for step in range(4, 8))
+        one.consume(8)
+        assert one.client.hget(one.keys.cast("A"), "steps:placed") == b"8"
+
+
 def test_an_emptied_namespace_is_refused_until_told_to_reset(
     settings: StreamerSettings, plant: Plant
 ) -> None:
