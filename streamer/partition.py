@@ -273,6 +273,14 @@ class ReadingsPartition:
         if deadline is not None:
             heapq.heappush(self._deadlines, (deadline, state.cast_id))
 
+    def unlisted(self) -> list[str]:
+        """Touched casts that may not stand among the open ones: new ones, and those that were over before."""
+        return [
+            cast_id
+            for cast_id, state in self.touched.items()
+            if state.version is None or state.timeline.ended
+        ]
+
     def settle(self) -> None:
         """Makes the rows of touched casts ready to be written."""
         if self.bounds.carry_ms is not None:

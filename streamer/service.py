@@ -291,7 +291,7 @@ class StreamerService:
 
     def _write_readings(self, result: BatchResult) -> None:
         for source, partition in self._assignment.readings.items():
-            self._casts.announce(source, partition.first_seen)
+            self._casts.announce(source, partition.unlisted())
             self._casts.enrol(partition.first_seen)
             self._casts.save(source, partition.touched.values())
             if self._housekeeping:

@@ -283,6 +283,30 @@ def test_a_cast_that_ended_just_before_a_crash_is_indexed_at_the_next_assignment
         one.close()
 
 
+def test_a_cast_with_a_late_record_just_before_a_crash_may_go_all_the_same(
+    settings: StreamerSettings, plant: Plant
+) -> None:
+    """Retention takes a cast once its indexes show it as it is; this one was over, and is looked at once more."""
+    log = [*(plant.reading("A", step) for step in range(10)), plant.end("A", 9), *plant.time_passes(20)]
+    plant.feed(log)
+    one = DyingMember(settings)
+    try:
+        one.consume(len(log))
+        index = one.service._index
+        assert isinstance(index, DyingIndex)
+        index.dies = True
+        plant.feed([plant.reading("A", 3, at=20)])
+        one.consume(len(log) + 1)
+        assert index.dies is False
+        names = ["records:late", "revision", f"indexed:{settings.windows.name}"]
+        late, revision, shown = one.client.hmget(one.keys.cast("A"), names)
+        assert late == b"1"
+        assert shown.split()[0] == revision
+        assert b"A" not in contents(one.client, settings)["open"]
+    finally:
+        one.close()
+
+
 @contextmanager
 def running(one: Member) -> Iterator[None]:
     """Its loop turns in a thread of its own."""
