@@ -45,3 +45,10 @@ def unique() -> str:
 def redis(redis_url: str, unique: str) -> RedisConfig:
     """A namespace of its own for each test."""
     return RedisConfig(url=redis_url, namespace=f"t{unique}")
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedRedis]:
+    """A Redis of its own, which a test may kill."""
+    with EmbeddedRedis() as server:
+        yield server

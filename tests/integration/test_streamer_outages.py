@@ -17,12 +17,6 @@ from streamer.embedded import EmbeddedRedis
 
 
 @pytest.fixture
-def server() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis() as server:
-        yield server
-
-
-@pytest.fixture
 def settings(kafka: KafkaConfig, server: EmbeddedRedis, unique: str) -> StreamerSettings:
     return make_settings(kafka, RedisConfig(url=server.url, namespace="n", timeout_s=1), unique)
 

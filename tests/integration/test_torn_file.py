@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from power_cuts import power_cut, sizes
 
 from streamer.config import RedisConfig
@@ -18,12 +15,6 @@ from streamer.timeline import LogClock
 SOURCE = Partition("readings", 0)
 # The end of a transaction in the file: "*1\r\n$4\r\nEXEC\r\n"; cut within it, the commands before are whole.
 TORN_BYTES = 5
-
-
-@pytest.fixture
-def server() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis() as server:
-        yield server
 
 
 def test_a_count_that_was_torn_off_and_repeated_counts_once(server: EmbeddedRedis) -> None:
