@@ -63,7 +63,7 @@ class _Server:
         raise NotImplementedError
 
     def start(self) -> Self:
-        """Starts the server and waits until its port answers.
+        """Starts the server and waits until it answers.
 
         Raises:
             EmbeddedServerError: It ended at once; its last lines are in the message.
@@ -145,6 +145,12 @@ class EmbeddedRedis(_Server):
     def url(self) -> str:
         """redis:// address for clients."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(7) == b"+PONG\r\n"  # else it still loads what it holds
+        return False
 
     def command(self) -> list[str]:
         binary = (
