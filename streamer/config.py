@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from streamer.settings import PlacedError, Section, Settings
-from streamer.sources import LabelSourceConfig, SourceConfig, faults_of_sources
+from streamer.sources import LabelSourceConfig, SourceConfig, Topic, faults_of_sources
+
+_SERVER = re.compile(r"\s*([A-Za-z_]+://)?(\[[0-9A-Fa-f:.]+\]|[^\s:;\[\]]+)(:[0-9]{1,5})?\s*")
+
+
+def _servers(text: str) -> str:
+    if not all(_SERVER.fullmatch(server) for server in text.split(",")):
+        raise ValueError("expected host:port[,host:port...]")
+    return text
 
 
 class KafkaConfig(Section):
     """How to reach the brokers."""
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=3, description="host:port[,host:port...]")
+    bootstrap_servers: Annotated[str, AfterValidator(_servers)] = "127.0.0.1:9092"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: Path | None = None
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
@@ -32,14 +41,24 @@ class KafkaConfig(Section):
 class TopicsConfig(Section):
     """Names of the topics."""
 
-    readings: str = "casting.readings"
-    labels: str = "casting.labels"
-    dead_letters: str = "casting.dead-letters"
-    models: str = "casting.models"
-    model_events: str = "casting.model-events"
+    readings: Topic = "casting.readings"
+    labels: Topic = "casting.labels"
+    dead_letters: Topic = "casting.dead-letters"
+    models: Topic = "casting.models"
+    model_events: Topic = "casting.model-events"
     num_partitions: int = Field(4, ge=1, le=1024, description="of readings and labels, when we create them")
     replication_factor: int = Field(1, ge=1, le=10)
     create: bool = Field(True, description="create a missing topic; false: wait for it")
+
+    @model_validator(mode="after")
+    def _topics_are_distinct(self) -> Self:
+        uses: dict[str, str] = {}
+        for key in ("readings", "labels", "dead_letters", "models", "model_events"):
+            topic = getattr(self, key)
+            if topic in uses:
+                raise ValueError(f"{topic} is {uses[topic]} and {key}; each has a topic of its own")
+            uses[topic] = key
+        return self
 
 
 class RedisConfig(Section):

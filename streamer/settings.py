@@ -55,7 +55,7 @@ class PlacedError(ValueError):
 class Section(BaseModel):
     """A frozen part of a configuration file; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Settings(BaseSettings):
@@ -126,9 +126,10 @@ def read_secret(path: Path) -> str:
 
 def _fault(path: Path, lines: dict[Loc, int], from_env: dict[str, Any], loc: Loc, message: str) -> str:
     key = ".".join(str(part) for part in loc)
-    if loc and _holds(from_env, loc):
-        variable = ENV_PREFIX + "__".join(str(part).upper() for part in loc)
-        return f"environment: {variable}: {message}"
+    if depth := _held(from_env, loc):
+        variable = ENV_PREFIX + "__".join(str(part).upper() for part in loc[:depth])
+        within = ".".join(str(part) for part in loc[depth:])
+        return f"environment: {variable}: {within and f'{within}: '}{message}"
     known = loc
     while known and known not in lines:
         known = known[:-1]
@@ -164,12 +165,15 @@ def _not_json(settings_cls: type[Settings], message: str) -> list[str]:
     return [f"environment: {', '.join(names)}: a section or a list is given as JSON, and this is not"]
 
 
-def _holds(tree: Any, loc: Loc) -> bool:
-    for part in loc:
-        if not isinstance(tree, dict) or part not in tree:
-            return False
+def _held(tree: Any, loc: Loc) -> int:
+    """How much of a place a tree gives by name, 0 if the place is not of it; a list is given as one."""
+    for depth, part in enumerate(loc):
+        if not isinstance(tree, dict):
+            return depth
+        if part not in tree:
+            return 0
         tree = tree[part]
-    return True
+    return len(loc)
 
 
 def _unknown_variables() -> Iterator[tuple[str, str]]:
@@ -217,24 +221,24 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Loc, int], list[str]]:
         raise ConfigError(f"{path}: no such file") from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: cannot read it: {exc}") from exc
+    lines: dict[Loc, int] = {}
+    twice: list[str] = []
     try:
         root = yaml.compose(text, Loader=_Yaml12Loader)
         tree = yaml.load(text, Loader=_Yaml12Loader)  # noqa: S506 - the loader derives from SafeLoader
+        if root is not None:
+            _walk(root, (), lines, twice)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise ConfigError(f"{path}:{line}: not YAML: {exc.problem}") from exc
     except (yaml.YAMLError, ValueError) as exc:
         raise ConfigError(f"{path}: not YAML: {exc}") from exc
+    except RecursionError as exc:
+        raise ConfigError(f"{path}: an alias holds itself, or the file is nested too deeply") from exc
     if root is None:
         return {}, {}, []
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise ConfigError(f"{path}:1: expected sections such as 'kafka:', found {str(tree)[:40]}")
-    lines: dict[Loc, int] = {}
-    twice: list[str] = []
-    try:
-        _walk(root, (), lines, twice)
-    except RecursionError as exc:
-        raise ConfigError(f"{path}: an alias holds itself, or the file is nested too deeply") from exc
     return tree, lines, [f"{path}:{fault}" for fault in twice]
 
 

@@ -49,6 +49,7 @@ def _zone(name: str | None) -> str | None:
     return name
 
 
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Path = Annotated[str, AfterValidator(_path)]
 # A path, the record's key, or one of its headers.
 Origin = Annotated[str, AfterValidator(_origin)]
@@ -133,7 +134,7 @@ class SourceSensorConfig(Section):
 class SourceConfig(Section):
     """One topic of readings and the form of its messages."""
 
-    topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    topic: Topic
     format: Format = Field("auto", description="auto: each message is what its fields say")
     content_type: Literal["application/json", "application/msgpack"] = Field(
         "application/json", description="of records without the header content-type"

@@ -95,6 +95,36 @@ def test_all_faults_are_told_at_once_at_their_lines(faults: Faults) -> None:
         (DATA + "windows: {size_steps: 9.5}\n", "s.yaml:3: windows.size_steps: expected 2 to 1000000 steps"),
         (DATA + "kafka: {security_protocol: SASL_SSL}\n", "s.yaml:3: kafka: SASL_SSL needs username"),
         (DATA + "redis: {username: castloop}\n", "s.yaml:3: redis: username needs password_file"),
+        # what cannot be read would come back as a dead letter, to be read again, and so on
+        (
+            DATA + "topics:\n  readings: x\n  dead_letters: x\n",
+            "s.yaml:3: topics: x is readings and dead_letters; each has a topic of its own",
+        ),
+        (
+            DATA + "topics: {labels: casting.models}\n",
+            "s.yaml:3: topics: casting.models is labels and models",
+        ),
+        (DATA + "topics: {labels: a b}\n", "s.yaml:3: topics.labels: String should match"),
+        (DATA + "topics: {readings: ''}\n", "s.yaml:3: topics.readings: String should match"),
+        *(
+            (
+                DATA + f"kafka: {{bootstrap_servers: {servers!r}}}\n",
+                "s.yaml:3: kafka.bootstrap_servers: expected host:port[,host:port...]",
+            )
+            for servers in ("a:b:c", "127.0.0.1:x", "a:9092;b:9092", "a:9092,,b:9092", "a:9092,")
+        ),
+        *(
+            (
+                DATA + f"retention: {{{key}: {number}}}\n",
+                f"s.yaml:3: retention.{key}: Input should be a finite number",
+            )
+            for key in ("max_age_s", "stubs_s", "pending_labels_s")
+            for number in ("inf", "1e400")
+        ),
+        (
+            DATA + "a: " + "[" * 3_000 + "]" * 3_000 + "\n",
+            "s.yaml: an alias holds itself, or the file is nested",
+        ),
     ],
 )
 def test_a_fault_names_its_place(faults: Faults, text: str, fault: str) -> None:
@@ -133,6 +163,20 @@ def test_a_fault_of_the_environment_names_the_variable(
 ) -> None:
     monkeypatch.setenv(name, value)
     assert faults(DATA)[0].startswith(f"environment: {name}: ")
+
+
+def test_a_fault_within_a_list_of_the_environment_is_not_told_of_the_file(
+    faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CASTING_SOURCES", '[{"topic": "x", "formt": "tag"}]')
+    assert faults(DATA) == ["environment: CASTING_SOURCES: 0.formt: no such key; did you mean format?"]
+
+
+@pytest.mark.parametrize(
+    "servers", ["broker", "broker:9092", "a:9092,b:9093", "a:9092, b:9093", "[::1]:9092", "10.0.0.1:1"]
+)
+def test_servers_are_named_with_or_without_a_port(load: Load, servers: str) -> None:
+    assert load(DATA + f"kafka: {{bootstrap_servers: '{servers}'}}\n").kafka.bootstrap_servers == servers
 
 
 def test_a_variable_of_an_unknown_section_is_refused(
