@@ -7,7 +7,7 @@ import json
 import random
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -34,7 +34,13 @@ from streamer.codec import checks
 from streamer.config import KafkaConfig, RedisConfig, StreamerSettings
 from streamer.dead_letters import DeadLetters
 from streamer.embedded import EmbeddedBroker
-from streamer.errors import FencedError, OffsetGoneError, RecordError, RefusedError
+from streamer.errors import (
+    BrokerUnavailableError,
+    FencedError,
+    OffsetGoneError,
+    RecordError,
+    RefusedError,
+)
 from streamer.kafka import GroupConsumer, Producer, TopicSpec, ensure_topics
 from streamer.kafka.connection import topic_partition
 from streamer.records import Partition, Record, RecordBatch
@@ -433,11 +439,25 @@ def test_no_offset_is_committed_before_the_dead_letters_are_safe(
     assert {record.value for record in dead_letters(moved, 1)} == {b"poison"}
 
 
+def test_topics_that_are_not_there_are_named_where_none_may_be_created(
+    kafka: KafkaConfig, redis: RedisConfig, unique: str
+) -> None:
+    settings = make_settings(kafka, redis, unique)
+    topics = settings.topics.model_copy(update={"create": False})
+    waits = settings.model_copy(update={"topics": topics})
+    ensure_topics(kafka, {topics.labels: TopicSpec(1)})
+    with pytest.raises(BrokerUnavailableError) as caught:
+        have_topics(waits)
+    assert f"has no topic {topics.dead_letters}, {topics.readings}; create it" in str(caught.value)
+    have_topics(settings)
+    have_topics(waits)
+
+
 class ShorteningConsumer(GroupConsumer):
     """Says what Apache Kafka says of an offset outside of a log; the embedded broker says nothing, and keeps all."""
 
     gone: dict[tuple[str, int], int] | None = None
-    beginning: int | None = None
+    beginnings: Mapping[Partition, int] = {}
 
     def poll(self) -> list[RecordBatch]:
         if self.gone:
@@ -446,7 +466,7 @@ class ShorteningConsumer(GroupConsumer):
         return super().poll()
 
     def beginning_offset(self, partition: Partition) -> int:
-        return super().beginning_offset(partition) if self.beginning is None else self.beginning
+        return self.beginnings.get(partition, super().beginning_offset(partition))
 
 
 class ShortenedMember(Member):
@@ -483,12 +503,33 @@ def test_a_record_that_is_gone_and_was_only_to_be_known_again_is_no_loss(
 ) -> None:
     """Retention passed the record before the position, between the look at the log's start and the fetch."""
     one = shortened.one
-    shortened.consumer.gone, shortened.consumer.beginning = {shortened.partition: 2}, 3
+    shortened.consumer.gone, shortened.consumer.beginnings = (
+        {shortened.partition: 2},
+        {shortened.partition: 3},
+    )
     one.turn(1)
     plant.feed([plant.reading("A", 3)])
     one.run_until(lambda: one.client.hget(one.keys.cast("A"), "records:applied") == b"4")
     topic = {"topic": shortened.partition.topic}
     assert one.metrics.registry.get_sample_value("casting_streamer_log_gaps_total", topic) is None
+
+
+def test_what_retention_took_unread_is_counted_and_reading_goes_on_behind_it(
+    shortened: Shortened, plant: Plant
+) -> None:
+    one, partition = shortened.one, shortened.partition
+    plant.feed([plant.reading("A", step) for step in range(3, 7)])
+    shortened.consumer.gone, shortened.consumer.beginnings = {partition: 3}, {partition: 5}
+    with capture_logs() as logs:
+        one.consume(7)
+    told = [each for each in logs if each["event"] == "retention passed us"]
+    assert [(each["partition"], each["records_lost"], each["go_on_from"]) for each in told] == [
+        (str(partition), 2, 5)
+    ]
+    topic = {"topic": partition.topic}
+    assert one.metrics.registry.get_sample_value("casting_streamer_log_gaps_total", topic) == 2
+    assert one.client.hget(one.keys.cast("A"), "steps:placed") == b"5"
+    assert one.health.why_not_ready() is None
 
 
 def test_an_offset_that_is_gone_is_forgotten_with_its_partition(shortened: Shortened, plant: Plant) -> None:
