@@ -90,8 +90,9 @@ class HttpServer:
 
 
 def _bind(config: HttpConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        return socket.create_server((config.host, config.port), reuse_port=False)
+        return socket.create_server((config.host, config.port), family=family, reuse_port=False)
     except OSError as exc:
         raise ConfigError(f"http: cannot listen on {config.host}:{config.port}: {exc.strerror}") from exc
 
