@@ -180,6 +180,33 @@ def test_labels_wait_for_readings_and_are_given_up_when_none_come(limited: Limit
         assert read_ledger(settings).faults == ()
 
 
+def test_windows_that_no_label_decides_are_counted_until_one_does(limited: Limited) -> None:
+    settings = limited()
+    plant = Plant(settings)
+    with member(settings) as one:
+
+        def unlabelled() -> float | None:
+            one.turn(2)
+            shown = summarise(one.client, one.keys, settings.windows.name).unlabelled_windows
+            spec = {"spec": settings.windows.name}
+            assert one.metrics.registry.get_sample_value("casting_streamer_unlabelled_windows", spec) == shown
+            return shown
+
+        log = [record for number in range(3) for record in cast(plant, number)] + plant.time_passes(300)
+        plant.feed(log)  # type: ignore[arg-type]
+        one.consume(len(log))
+        assert unlabelled() == 6
+        plant.feed(
+            [plant.label("C0", False, 300), plant.label("C1", True, 300, from_ts=ms(100), to_ts=ms(104))]
+        )
+        one.consume(len(log) + 2)
+        assert unlabelled() == 3
+        plant.feed([plant.label("C0", None, 310)])
+        one.consume(len(log) + 3)
+        assert unlabelled() == 5
+        assert len(reader(one.client, settings).sealed()) == 6
+
+
 @pytest.fixture
 def small_redis() -> Iterator[EmbeddedRedis]:
     with EmbeddedRedis() as server:
