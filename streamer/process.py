@@ -96,10 +96,9 @@ def main(app: typer.Typer) -> None:
         raise SystemExit(130) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        # The reader of our output went away: no one is left to tell.
-        sys.stderr.close()
-        raise SystemExit(0) from None
+    except SystemExit as exc:
+        # Typer ends with 1 when the reader of our output has seen enough and went away.
+        raise SystemExit(0 if isinstance(exc.__context__, BrokenPipeError) else exc.code) from None
     except Exception as exc:  # usage errors of typer's parser carry their own exit code and text
         show, code = getattr(exc, "show", None), getattr(exc, "exit_code", None)
         if show is None or code is None:
