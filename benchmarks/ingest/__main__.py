@@ -59,6 +59,7 @@ COMPETITORS = {
     "ours_zstd": Competitor(topic="zstd"),
     "ours_msgpack_chunks": Competitor(topic="chunks"),
     "ours_two_members": Competitor(num_members=2),
+    "ours_zstd_two_members": Competitor(topic="zstd", num_members=2),
 }
 
 
@@ -67,8 +68,9 @@ class Benchmark:
 
     def __init__(self, num_readings: int, stack: ExitStack) -> None:
         self.load, self.chunk_load = make_load(num_readings), make_load(CHUNK_FACTOR * num_readings)
-        self._kafka = KafkaConfig(bootstrap_servers=stack.enter_context(EmbeddedBroker()).bootstrap_servers)
-        self._redis_url = stack.enter_context(EmbeddedRedis()).url
+        broker, redis = stack.enter_context(EmbeddedBroker()), stack.enter_context(EmbeddedRedis())
+        self._kafka = KafkaConfig(bootstrap_servers=broker.bootstrap_servers)
+        self._redis_url, self._pids = redis.url, (broker.pid, redis.pid)
         self._client = connect(RedisConfig(url=self._redis_url))
         stack.callback(self._client.close)
         self._filled: dict[str, int] = {}
@@ -94,6 +96,7 @@ class Benchmark:
                 topic=topic,
                 num_members=competitor.num_members,
                 sections=competitor.sections,
+                servers=self._pids,
                 **servers,
             )
         check_windows(result, load, checksum(load.windows()))

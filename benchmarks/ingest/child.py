@@ -113,6 +113,12 @@ def _tree(root: int) -> list[int]:
     return found
 
 
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has taken so far, all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _status_kb(pid: int, field: str) -> int:
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():

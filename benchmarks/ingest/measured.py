@@ -21,6 +21,7 @@ class Run:
         peak_rss_mb: Peak resident memory of its processes, start-up included.
         windows: Number and checksum of what it left in Redis; None for a run that writes nothing.
         path: How records were taken from the client, where there are two ways.
+        servers_cpu_s: CPU time of broker and Redis meanwhile, where it was measured.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Run:
     peak_rss_mb: float
     windows: tuple[int, str] | None
     path: str | None = None
+    servers_cpu_s: float | None = None
 
     @property
     def readings_per_s(self) -> float:
@@ -60,4 +62,11 @@ def medians(runs: Sequence[Run]) -> dict[str, Any]:
     }
     if runs[0].path is not None:
         figures["path"] = runs[0].path
+    if shares := [_busy_cores(run) for run in runs if run.servers_cpu_s is not None]:
+        figures["busy_cores"] = round(statistics.median(shares), 2)
     return figures
+
+
+def _busy_cores(run: Run) -> float:
+    """Cores that the competitor and both servers kept busy: the machine has no more than its cores to give."""
+    return (run.cpu_s + (run.servers_cpu_s or 0.0)) / run.seconds

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.ingest.child import LOOK_INTERVAL_S, Child, CompetitorError
+from benchmarks.ingest.child import LOOK_INTERVAL_S, Child, CompetitorError, cpu_s
 from benchmarks.ingest.load import NUM_PARTITIONS, SENSORS, Load, Window, checksum
 from benchmarks.ingest.measured import Run
 from streamer.app import have_topics
@@ -160,8 +160,12 @@ def run(
     topic: str,
     num_members: int = 1,
     sections: Mapping[str, Mapping[str, object]] | None = None,
+    servers: Sequence[int] = (),
 ) -> Run:
     """Runs one group over a full topic and measures it.
+
+    Args:
+        servers: Process ids of broker and Redis.
 
     Raises:
         CompetitorError: A member ended, or the group stood still.
@@ -169,8 +173,10 @@ def run(
     group = Group(kafka, redis_url, topic, sections or {})
     try:
         group.start(num_members)
+        before_s = sum(map(cpu_s, servers))
         group.go()
         group.wait_for(num_records)
+        servers_s = sum(map(cpu_s, servers)) - before_s
         marks = _complete(name, group.end())
         return Run(
             name,
@@ -180,6 +186,7 @@ def run(
             peak_rss_mb=sum(member.peak_rss_mb for member in group.members),
             windows=checksum(group.windows()),
             path=group.path,
+            servers_cpu_s=servers_s if servers else None,
         )
     finally:
         group.close()
