@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -56,6 +56,14 @@ class Section(BaseModel):
     """A frozen part of a configuration file; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic would read true as 1: a limit of one cast, an age of one second.
+        if isinstance(value, bool) and not _takes_bool(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"{str(value).lower()} is no value of this key")
+        return value
 
 
 class Settings(BaseSettings):
@@ -151,6 +159,10 @@ def _no_such_key(settings_cls: type[BaseModel], loc: Loc) -> str:
     near = difflib.get_close_matches(str(loc[-1]), section.model_fields, n=1)
     known = f"did you mean {near[0]}?" if near else f"keys are {', '.join(section.model_fields)}"
     return f"no such key; {known}"
+
+
+def _takes_bool(annotation: Any) -> bool:
+    return annotation is bool or any(_takes_bool(part) for part in get_args(annotation))
 
 
 def _is_model(annotation: Any) -> bool:

@@ -122,6 +122,11 @@ def test_all_faults_are_told_at_once_at_their_lines(faults: Faults) -> None:
             for number in ("inf", "1e400")
         ),
         (
+            DATA + "retention: {max_casts: true}\n",
+            "s.yaml:3: retention.max_casts: true is no value of this key",
+        ),
+        (DATA + "retention: {max_age_s: false}\n", "s.yaml:3: retention.max_age_s: false is no value"),
+        (
             DATA + "a: " + "[" * 3_000 + "]" * 3_000 + "\n",
             "s.yaml: an alias holds itself, or the file is nested",
         ),
