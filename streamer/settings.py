@@ -36,7 +36,16 @@ SECTIONS = frozenset(
         *("kafka", "topics", "redis", "retention", "data", "event_time", "windows", "consumer", "breaker"),
         *("sources", "label_source", "http", "logging"),
         *("dataset", "triggers", "gate", "registry", "model"),
-        *("architecture", "training", "optimizer", "scheduler", "early_stopping", "loss", "data_processing"),
+        *(
+            "architecture",
+            "training",
+            "optimizer",
+            "scheduler",
+            "early_stopping",
+            "checkpoint",
+            "loss",
+            "data_processing",
+        ),
     ]
 )
 

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from streamer.settings import Section, Settings
 
-Readout = Literal["last", "mean", "max", "mean_max"]
-Monitor = Literal["val_loss", "val_auc_pr", "val_auc_roc"]
+Readout = Literal["last", "mean", "max", "mean_max", "attention", "mean_max_attention"]
+Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh"]
+Preset = Literal["standard", "bidirectional", "deep", "lightweight"]
+Monitor = Literal[
+    *("val_loss", "val_auc_roc", "val_auc_pr", "val_f1", "val_precision", "val_recall"),
+    *("val_accuracy", "val_brier", "val_ece"),
+]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+
+# `standard` is the plain LSTM of the textbooks: no stem, no statistics, the last output into the head.
+_PLAIN: dict[str, Any] = {
+    "readout": "last",
+    "stem_stride": 1,
+    "window_statistics": False,
+    "center_windows": False,
+}
+PRESETS: dict[Preset, dict[str, Any]] = {
+    "standard": {**_PLAIN, "num_layers": 2, "hidden_size": 64},
+    "bidirectional": {**_PLAIN, "bidirectional": True, "readout": "mean_max"},
+    "deep": {**_PLAIN, "num_layers": 4, "hidden_size": 128, "dropout": 0.3, "head_hidden_dims": (64, 32)},
+    "lightweight": {**_PLAIN, "num_layers": 1, "hidden_size": 32, "head_hidden_dims": (16,)},
+}
 
 
 class ArchitectureConfig(Section):
     """What the weights fit: two models with the same architecture can exchange them."""
 
+    preset: Preset | None = Field(
+        None, exclude=True, description="values for the keys of this section that are not given"
+    )
     num_layers: int = Field(2, ge=1, le=4)
     hidden_size: int = Field(64, ge=4, le=512)
     bidirectional: bool = False
     dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers and before each head layer")
     readout: Readout = "mean_max"
     head_hidden_dims: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = (32,)
+    head_activation: Activation = "relu"
+    head_norm: Literal["none", "batch", "layer"] = Field(
+        "none", description="normalisation of what enters the head and each of its hidden layers"
+    )
     # Larger: fewer LSTM steps, so faster, and dynamics shorter than the stride are left to the filters.
     stem_stride: int = Field(5, ge=1, le=64, description="stride of the convolution stem; 1: no stem")
     stem_channels: int = Field(32, ge=1, le=512, description="filters of the stem; unused without it")
@@ -31,6 +58,12 @@ class ArchitectureConfig(Section):
     center_windows: bool = Field(
         True, description="the LSTM sees each sensor less its mean over the window; needs window_statistics"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        preset = values.get("preset") if isinstance(values, dict) else None
+        return PRESETS[preset] | values if preset in PRESETS else values
 
     @model_validator(mode="after")
     def _levels_are_seen_somewhere(self) -> Self:
@@ -43,28 +76,61 @@ class TrainingConfig(Section):
     """The loop."""
 
     batch_size: int = Field(32, ge=1, le=65_536)
+    accumulate_batches: int = Field(1, ge=1, le=1024, description="batches of one optimizer step")
     max_epochs: int = Field(60, ge=1, le=100_000)
     seed: int = Field(0, ge=0, le=2**31 - 1)
+    # A batch is computed in so many parts and their gradients summed in order, whoever computes them: so the result
+    # depends on this number, and not on workers, processes or load. More: more cores can share a batch, and each
+    # multiplication is smaller (two parts on one core cost an eighth).
+    num_slices: int = Field(2, ge=1, le=64, description="parts that a batch is computed in")
+    num_workers: int | Literal["auto"] = Field(
+        "auto", description="threads that compute slices side by side; auto: measured while training"
+    )
     # More pay on an idle machine only: beside one busy process two threads were 5 times slower than one.
-    num_threads: int = Field(1, ge=1, le=256)
+    num_threads: int = Field(1, ge=1, le=256, description="threads within one operation of one worker")
     grad_clip_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    amp: Literal["off", "auto", "bf16", "fp16"] = Field(
+        "auto", description="half precision; auto: bf16 or fp16, whichever the GPU has, and none on a CPU"
+    )
+    freeze_layers: tuple[str, ...] = Field(
+        (), description="modules that keep their weights, such as stem, lstm, lstm.0, head"
+    )
+
+    @model_validator(mode="after")
+    def _workers_have_slices(self) -> Self:
+        if self.num_workers != "auto" and not 1 <= self.num_workers <= self.num_slices:
+            raise ValueError(f"num_workers must lie between 1 and num_slices, which is {self.num_slices}")
+        return self
 
 
 class OptimizerConfig(Section):
-    """Adam."""
+    """Adam, or AdamW; a rate that is not given is `learning_rate`."""
 
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: LearningRate = 1e-3
+    recurrent_learning_rate: LearningRate | None = Field(None, description="of stem and LSTM")
+    head_learning_rate: LearningRate | None = Field(None, description="of attention and head")
+    normalisation_learning_rate: LearningRate | None = Field(
+        None, description="of batch and layer normalisation, which never decay"
+    )
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0, le=1e-2)
     weight_decay: float = Field(1e-4, ge=0, le=1)
 
 
 class SchedulerConfig(Section):
-    """ReduceLROnPlateau on the validation loss."""
+    """How the learning rates change; each scheduler reads the keys that bear its name."""
 
-    factor: float = Field(0.5, gt=0, lt=1)
-    patience: int = Field(5, ge=0, le=10_000, description="epochs without a lower validation loss")
-    min_lr: float = Field(1e-6, ge=0, le=1)
+    name: Literal["plateau", "cosine_warm_restarts", "step", "exponential", "constant"] = "plateau"
+    warmup_steps: int = Field(0, ge=0, le=10_000_000, description="optimizer steps of a linear rise")
+    min_lr: float = Field(1e-6, ge=0, le=1, description="of plateau and cosine_warm_restarts")
+    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    plateau_patience: int = Field(5, ge=0, le=10_000, description="epochs without a lower validation loss")
+    cosine_epochs: int = Field(10, ge=1, le=100_000, description="until the first restart")
+    cosine_factor: int = Field(2, ge=1, le=100, description="of the epochs from restart to restart")
+    step_epochs: int = Field(10, ge=1, le=100_000, description="between two steps")
+    step_factor: float = Field(0.5, gt=0, lt=1)
+    exponential_factor: float = Field(0.95, gt=0, lt=1, description="each epoch")
 
 
 class EarlyStoppingConfig(Section):
@@ -75,20 +141,36 @@ class EarlyStoppingConfig(Section):
     monitor: Monitor = "val_loss"
 
 
+class CheckpointConfig(Section):
+    """How often the complete state is saved; it is also saved on a request to stop."""
+
+    every_epochs: int = Field(1, ge=1, le=100_000)
+    every_steps: int | None = Field(None, ge=1, description="within an epoch as well; null: never")
+    keep_best: int = Field(1, ge=1, le=1000, description="weights of so many best epochs")
+
+
 class LossConfig(Section):
     """Binary cross-entropy on logits, the defective class weighted."""
 
-    # The positive weight is (good windows / defective windows) * this. It moves every probability upwards and
+    # auto is (good windows / defective windows) * weight_multiplier. It moves every probability upwards and
     # leaves the ranking as it is: the threshold is chosen on validation windows, so it moves along.
-    weight_multiplier: float = Field(3.0, gt=0, le=1000)
+    pos_weight: Annotated[float, Field(gt=0, le=1e6)] | Literal["auto", "off"] = Field(
+        "auto", description="what a defective window counts"
+    )
+    weight_multiplier: float = Field(3.0, gt=0, le=1000, description="of pos_weight: auto")
+    focal_gamma: float = Field(0.0, ge=0, le=10, description="focal loss; 0: plain cross-entropy")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="labels move so far towards 0.5")
+    recency_half_life_days: float | None = Field(
+        None, gt=0, description="a window so much older than the newest counts half; null: all count the same"
+    )
 
 
 class DataProcessingConfig(Section):
     """From raw sensor values to what the LSTM sees."""
 
     # The mean and std of a sensor with heavy tails say more about its tails than about its usual range.
-    normalisation: Literal["zscore", "robust"] = Field(
-        "robust", description="zscore: mean and std; robust: median and interquartile range"
+    normalisation: Literal["zscore", "robust", "quantile"] = Field(
+        "robust", description="mean and std; median and interquartile range; rank among the training values"
     )
     # Smaller: faults far outside the usual range look alike. Larger: one spike outweighs the window.
     clip: float = Field(8.0, gt=0, le=1e6, description="limit of a normalised value")
@@ -105,5 +187,6 @@ class ModelSettings(Settings):
     optimizer: OptimizerConfig = OptimizerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     loss: LossConfig = LossConfig()
     data_processing: DataProcessingConfig = DataProcessingConfig()

@@ -36,6 +36,7 @@ def test_sections_are_exactly_these():
         "optimizer",
         "scheduler",
         "early_stopping",
+        "checkpoint",
         "loss",
         "data_processing",
     ]
