@@ -6,15 +6,23 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from streamer.settings import Section, Settings
+from streamer.settings import PlacedError, Section, Settings
 
 Readout = Literal["last", "mean", "max", "mean_max", "attention", "mean_max_attention"]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh"]
 Preset = Literal["standard", "bidirectional", "deep", "lightweight"]
 Monitor = Literal[
-    *("val_loss", "val_auc_roc", "val_auc_pr", "val_f1", "val_precision", "val_recall"),
-    *("val_accuracy", "val_brier", "val_ece"),
+    "val_loss",
+    "val_auc_roc",
+    "val_auc_pr",
+    "val_f1",
+    "val_precision",
+    "val_recall",
+    "val_accuracy",
+    "val_brier",
+    "val_ece",
 ]
+ParameterGroup = Literal["recurrent", "head", "normalisation"]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 # `standard` is the plain LSTM of the textbooks: no stem, no statistics, the last output into the head.
@@ -117,6 +125,16 @@ class OptimizerConfig(Section):
     eps: float = Field(1e-8, gt=0, le=1e-2)
     weight_decay: float = Field(1e-4, ge=0, le=1)
 
+    @property
+    def group_rates(self) -> dict[ParameterGroup, float]:
+        """The learning rate of each type of layer."""
+        given: dict[ParameterGroup, float | None] = {
+            "recurrent": self.recurrent_learning_rate,
+            "head": self.head_learning_rate,
+            "normalisation": self.normalisation_learning_rate,
+        }
+        return {name: self.learning_rate if rate is None else rate for name, rate in given.items()}
+
 
 class SchedulerConfig(Section):
     """How the learning rates change; each scheduler reads the keys that bear its name."""
@@ -190,3 +208,11 @@ class ModelSettings(Settings):
     checkpoint: CheckpointConfig = CheckpointConfig()
     loss: LossConfig = LossConfig()
     data_processing: DataProcessingConfig = DataProcessingConfig()
+
+    @model_validator(mode="after")
+    def _cosine_falls(self) -> Self:
+        lowest = min(self.optimizer.group_rates.values())
+        if self.scheduler.name == "cosine_warm_restarts" and self.scheduler.min_lr > lowest:
+            message = f"lies above a learning rate of {lowest:g}, which would rise to it"
+            raise PlacedError([(("scheduler", "min_lr"), message)])
+        return self

@@ -10,7 +10,7 @@ import pytest
 
 from streamer.errors import ConfigError
 from streamer.settings import load_settings
-from trainer.learn.config import ModelSettings
+from trainer.learn.config import ModelSettings, OptimizerConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -53,6 +53,73 @@ def test_faults_name_file_line_and_key(tmp_path):
     assert f"{path}:2: training.patience: " in message
     assert f"{path}:4: early_stopping.monitor: " in message
     assert f"{path}:5: early_stopping.patience: " in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer.name", "sgd"),
+        ("optimizer.learning_rate", "0"),
+        ("optimizer.head_learning_rate", "-1.0e-3"),
+        ("optimizer.betas", "[0.9, 1.0]"),
+        ("optimizer.eps", "0"),
+        ("optimizer.weight_decay", "-1.0e-4"),
+        ("scheduler.name", "cosine"),
+        ("scheduler.warmup_steps", "-1"),
+        ("scheduler.min_lr", "-1"),
+        ("scheduler.plateau_factor", "1.0"),
+        ("scheduler.plateau_patience", "-1"),
+        ("scheduler.cosine_epochs", "0"),
+        ("scheduler.cosine_factor", "1.5"),
+        ("scheduler.step_factor", "0"),
+        ("scheduler.exponential_factor", ".nan"),
+        ("early_stopping.monitor", "val_mse"),
+        ("early_stopping.patience", "0"),
+        ("early_stopping.min_delta", "-0.1"),
+        ("loss.pos_weight", "-1"),
+        ("loss.pos_weight", "0"),
+        ("loss.pos_weight", "sometimes"),
+        ("loss.weight_multiplier", "-3"),
+        ("loss.focal_gamma", "-1"),
+        ("loss.label_smoothing", "0.5"),
+        ("loss.label_smoothing", "-0.1"),
+        ("loss.recency_half_life_days", "0"),
+    ],
+)
+def test_a_value_that_trains_nothing_is_refused_at_its_line(tmp_path, key, value):
+    path, (section, name) = tmp_path / "model_config.yaml", key.split(".")
+    path.write_text(f"training:\n  seed: 1\n{section}:\n  {name}: {value}\n")
+
+    with pytest.raises(ConfigError) as caught:
+        load_settings(ModelSettings, path)
+
+    assert f"{path}:4: {key}" in str(caught.value)
+
+
+def test_an_unknown_scheduler_names_those_there_are(tmp_path):
+    path = tmp_path / "model_config.yaml"
+    path.write_text("scheduler:\n  name: cosine\n")
+
+    with pytest.raises(ConfigError, match=r":2: scheduler\.name: .*'plateau', 'cosine_warm_restarts'"):
+        load_settings(ModelSettings, path)
+
+
+def test_a_cosine_that_would_rise_is_refused(tmp_path):
+    path = tmp_path / "model_config.yaml"
+    text = "scheduler:\n  name: {}\n  min_lr: 1.0e-3\noptimizer:\n  head_learning_rate: 1.0e-4\n"
+    path.write_text(text.format("cosine_warm_restarts"))
+
+    with pytest.raises(ConfigError, match=r":3: scheduler\.min_lr: lies above a learning rate of 0\.0001"):
+        load_settings(ModelSettings, path)
+
+    path.write_text(text.format("plateau"))
+    load_settings(ModelSettings, path)
+
+
+def test_a_type_of_layer_has_its_own_rate_or_the_common_one():
+    rates = OptimizerConfig(learning_rate=0.1, head_learning_rate=0.2).group_rates
+
+    assert rates == {"recurrent": 0.1, "head": 0.2, "normalisation": 0.1}
 
 
 def test_the_environment_overrides_a_key(monkeypatch):
