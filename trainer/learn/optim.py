@@ -1,84 +1,58 @@
-"""One optimizer step: clip, refuse what is not finite, move the weights."""
+"""The optimizer: Adam or AdamW, each type of layer with its own learning rate."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch import nn
 
-from trainer.errors import TrainingDivergedError
-from trainer.learn.config import OptimizerConfig, SchedulerConfig
+from streamer.errors import ConfigError
+from trainer.learn.config import OptimizerConfig, ParameterGroup
+
+NORMALISATION_LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)
+HEAD_MODULES = ("head.", "attention.")
+# One kernel for all parameters: a step of 65,000 on one core takes 0.2 ms, foreach and a loop 0.8 to 1 ms.
+FUSED_DEVICES = frozenset({"cpu", "cuda", "mps"})
 
 
-class ClippedAdam:
-    """Adam with gradient clipping and ReduceLROnPlateau.
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Builds the optimizer of the parameters that are not frozen; move the model to its device before.
 
-    Args:
-        model: Whose parameters move.
-        optimizer: Of Adam.
-        scheduler: Of the learning rate.
-        grad_clip_norm: Gradients are scaled down to this norm.
+    Each parameter group has the key ``name``: ``normalisation`` (batch and layer normalisation, which never
+    decay), ``head`` (head and attention) or ``recurrent`` (all others). A group without parameters is left out.
+
+    Raises:
+        ConfigError: All parameters are frozen.
     """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ConfigError("training.freeze_layers: all weights are frozen, none is left to train")
+    names = _group_names(model)
+    groups: dict[ParameterGroup, dict[str, Any]] = {}
+    for name, parameter in trained.items():
+        group = names[name]
+        groups.setdefault(group, _group(group, config))["params"].append(parameter)
+    cls = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    fused = _can_fuse(trained.values())
+    return cls(list(groups.values()), betas=config.betas, eps=config.eps, fused=fused)
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: OptimizerConfig,
-        scheduler: SchedulerConfig,
-        *,
-        grad_clip_norm: float,
-    ) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._grad_clip_norm = grad_clip_norm
-        self._adam = torch.optim.Adam(
-            self._parameters,
-            lr=optimizer.learning_rate,
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-        )
-        self._scheduler = ReduceLROnPlateau(
-            self._adam, factor=scheduler.factor, patience=scheduler.patience, min_lr=scheduler.min_lr
-        )
 
-    @property
-    def learning_rate(self) -> float:
-        """The rate of the next step."""
-        return float(self._adam.param_groups[0]["lr"])
+def _group_names(model: nn.Module) -> dict[str, ParameterGroup]:
+    names: dict[str, ParameterGroup] = {
+        name: "head" if name.startswith(HEAD_MODULES) else "recurrent" for name, _ in model.named_parameters()
+    }
+    for prefix, module in model.named_modules():
+        if isinstance(module, NORMALISATION_LAYERS):
+            names |= {name: "normalisation" for name, _ in module.named_parameters(prefix)}
+    return names
 
-    def step(self, loss: Tensor) -> float:
-        """Back-propagates and moves the weights.
 
-        Returns:
-            The norm of the gradient before clipping.
+def _group(name: ParameterGroup, config: OptimizerConfig) -> dict[str, Any]:
+    decay = 0.0 if name == "normalisation" else config.weight_decay
+    return {"params": [], "name": name, "lr": config.group_rates[name], "weight_decay": decay}
 
-        Raises:
-            TrainingDivergedError: Loss or gradient is not finite; the weights did not move.
-        """
-        self._adam.zero_grad(set_to_none=True)
-        if not torch.isfinite(loss):
-            raise TrainingDivergedError(
-                f"the loss is {loss.item()}: lower the learning rate or look at the data"
-            )
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._grad_clip_norm)
-        if not torch.isfinite(norm):
-            self._adam.zero_grad(set_to_none=True)
-            raise TrainingDivergedError(f"the gradient norm is {norm.item()}: lower the learning rate")
-        self._adam.step()
-        return float(norm)
 
-    def end_epoch(self, val_loss: float) -> None:
-        """Lets the scheduler look at the validation loss."""
-        self._scheduler.step(val_loss)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
-        return {"adam": self._adam.state_dict(), "scheduler": self._scheduler.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state_dict`."""
-        self._adam.load_state_dict(state["adam"])
-        self._scheduler.load_state_dict(state["scheduler"])
+def _can_fuse(parameters: Iterable[nn.Parameter]) -> bool:
+    return all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
