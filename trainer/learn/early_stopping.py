@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
 
-from trainer.learn.config import EarlyStoppingConfig
+from trainer.errors import TrainingDivergedError
+from trainer.learn.config import EarlyStoppingConfig, Monitor
+
+FALLING: frozenset[Monitor] = frozenset({"val_loss", "val_brier", "val_ece"})
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -15,7 +19,7 @@ def copy_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 class EarlyStopping:
-    """Watches one figure; losses should fall, scores should rise.
+    """Watches one figure; losses, Brier score and calibration error should fall, the others rise.
 
     Attributes:
         best_value: The best figure so far, None before the first epoch.
@@ -24,7 +28,7 @@ class EarlyStopping:
 
     def __init__(self, config: EarlyStoppingConfig) -> None:
         self._config = config
-        self._sign = -1.0 if config.monitor.endswith("_loss") else 1.0
+        self._sign = -1.0 if config.monitor in FALLING else 1.0
         self.best_value: float | None = None
         self.best_epoch: int | None = None
         self._num_bad_epochs = 0
@@ -40,7 +44,14 @@ class EarlyStopping:
 
         Returns:
             Whether it improved by more than ``min_delta``.
+
+        Raises:
+            TrainingDivergedError: The figure is not finite.
         """
+        if not math.isfinite(value):
+            raise TrainingDivergedError(
+                f"{self._config.monitor} of epoch {epoch} is {value}: lower the learning rate or look at the data"
+            )
         if self.best_value is not None and self._sign * (value - self.best_value) <= self._config.min_delta:
             self._num_bad_epochs += 1
             return False
