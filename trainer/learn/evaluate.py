@@ -18,18 +18,34 @@ from trainer.learn.model import SteelDefectLSTM
 
 Probabilities = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.generic]
+Bools = npt.NDArray[np.bool_]
+NUM_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How a model ranks and decides on one set of windows; defective is the positive class."""
+    """How a model ranks and decides on one set of windows; defective is the positive class.
+
+    Attributes:
+        precision_good: With good as the positive class, as ``recall_good`` and ``f1_good``.
+        brier: Mean squared distance of probability and label.
+        ece: Expected calibration error: distance between the mean probability of a bin and its rate of defects,
+            averaged over the windows; ten bins of the same width (Guo et al. 2017, "On Calibration of Modern
+            Neural Networks", here on the probability of a defect).
+        base_rate: Rate of defects.
+    """
 
     auc_roc: float
     auc_pr: float
     f1: float
     precision: float
     recall: float
+    f1_good: float
+    precision_good: float
+    recall_good: float
+    accuracy: float
     brier: float
+    ece: float
     base_rate: float
     num_windows: int
     num_defects: int
@@ -38,26 +54,42 @@ class Scores:
 def evaluate(y_N: Labels, prob_N: Probabilities, threshold: float) -> Scores:
     """Scores probabilities; a window counts as defective when its probability reaches the threshold.
 
-    Precision without any window called defective, and F1 without any hit, are 0 (scikit-learn's convention).
+    Precision without any window of that call, and F1 without any hit, are 0 (scikit-learn's convention).
 
     Raises:
         NotEnoughDataError: Only one class is there.
-        ModelInputError: Lengths differ or a probability is not in [0, 1].
+        ModelInputError: Lengths differ, a label is not 0 or 1, or a probability is not in [0, 1].
     """
     y_N = _checked(y_N, prob_N)
-    called_N = prob_N >= threshold
-    hits, num_called, num_defects = int((called_N & (y_N == 1)).sum()), int(called_N.sum()), int(y_N.sum())
+    called_N, defective_N = prob_N >= threshold, y_N == 1
+    precision, recall, f1 = _class_scores(called_N, defective_N)
+    precision_good, recall_good, f1_good = _class_scores(~called_N, ~defective_N)
     return Scores(
         auc_roc=float(roc_auc_score(y_N, prob_N)),
         auc_pr=float(average_precision_score(y_N, prob_N)),
-        f1=2 * hits / (num_called + num_defects),
-        precision=hits / num_called if num_called else 0.0,
-        recall=hits / num_defects,
+        f1=f1,
+        precision=precision,
+        recall=recall,
+        f1_good=f1_good,
+        precision_good=precision_good,
+        recall_good=recall_good,
+        accuracy=float(np.mean(called_N == defective_N)),
         brier=float(np.mean((prob_N - y_N) ** 2)),
-        base_rate=num_defects / len(y_N),
+        ece=_calibration_error(y_N, prob_N),
+        base_rate=float(np.mean(defective_N)),
         num_windows=len(y_N),
-        num_defects=num_defects,
+        num_defects=int(defective_N.sum()),
     )
+
+
+def probability_histogram(prob_N: Probabilities, num_bins: int = NUM_BINS) -> tuple[int, ...]:
+    """Counts probabilities in bins of the same width; a bin holds its upper edge, the first one 0 as well.
+
+    Raises:
+        ModelInputError: A probability is not in [0, 1].
+    """
+    _check_probabilities(prob_N)
+    return tuple(np.bincount(_bins(prob_N, num_bins), minlength=num_bins).tolist())
 
 
 def best_threshold(y_N: Labels, prob_N: Probabilities) -> float:
@@ -105,11 +137,30 @@ def predict(
     return np.concatenate(parts) if parts else np.empty(0)
 
 
+def _class_scores(called_N: Bools, belongs_N: Bools) -> tuple[float, float, float]:
+    """Precision, recall and F1 of one class; there is a window that belongs to it."""
+    hits, num_called, num_there = int((called_N & belongs_N).sum()), int(called_N.sum()), int(belongs_N.sum())
+    precision = hits / num_called if num_called else 0.0
+    return precision, hits / num_there, 2 * hits / (num_called + num_there)
+
+
+def _calibration_error(y_N: npt.NDArray[np.int64], prob_N: Probabilities) -> float:
+    # Bin by bin: windows * |defects / windows - mean probability| = |sum of (label - probability)|.
+    gaps = np.bincount(_bins(prob_N, NUM_BINS), weights=y_N - prob_N, minlength=NUM_BINS)
+    return float(np.abs(gaps).sum() / len(y_N))
+
+
+def _bins(prob_N: Probabilities, num_bins: int) -> npt.NDArray[np.intp]:
+    # scikit-learn's calibration_curve cuts at the same edges.
+    return np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], prob_N)
+
+
 def _checked(y_N: Labels, prob_N: Probabilities) -> npt.NDArray[np.int64]:
     if y_N.shape != prob_N.shape or y_N.ndim != 1:
         raise ModelInputError(f"expected as many labels as probabilities, got {y_N.shape} and {prob_N.shape}")
-    if not ((prob_N >= 0) & (prob_N <= 1)).all():
-        raise ModelInputError("a probability is NaN or outside [0, 1]")
+    if not np.isin(y_N, (0, 1)).all():
+        raise ModelInputError("a label is neither 0 nor 1")
+    _check_probabilities(prob_N)
     labels_N = y_N.astype(np.int64)
     num_defects = int(labels_N.sum())
     if num_defects in (0, len(labels_N)):
@@ -117,3 +168,8 @@ def _checked(y_N: Labels, prob_N: Probabilities) -> npt.NDArray[np.int64]:
             f"scores need both classes, got {num_defects} defective of {len(labels_N)} windows"
         )
     return labels_N
+
+
+def _check_probabilities(prob_N: Probabilities) -> None:
+    if not ((prob_N >= 0) & (prob_N <= 1)).all():
+        raise ModelInputError("a probability is NaN or outside [0, 1]")

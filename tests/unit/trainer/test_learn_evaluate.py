@@ -3,11 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from trainer.errors import ModelInputError, NotEnoughDataError
 from trainer.learn.config import ArchitectureConfig
-from trainer.learn.evaluate import best_threshold, evaluate, predict
+from trainer.learn.evaluate import best_threshold, evaluate, predict, probability_histogram
 from trainer.learn.model import build_model
 
 
@@ -31,12 +38,52 @@ def test_decisions_are_scored_as_scikit_learn_does(threshold):
 
     scores = evaluate(y, prob, threshold)
 
-    assert scores.precision == precision_score(y, called, zero_division=0.0)
-    assert scores.recall == recall_score(y, called)
-    assert scores.f1 == pytest.approx(f1_score(y, called))
+    good, defective = zip(*precision_recall_fscore_support(y, called, zero_division=0.0)[:3], strict=True)
+    assert (scores.precision, scores.recall, scores.f1) == pytest.approx(defective)
+    assert (scores.precision_good, scores.recall_good, scores.f1_good) == pytest.approx(good)
+    assert scores.accuracy == pytest.approx(accuracy_score(y, called))
+    assert scores.auc_roc == roc_auc_score(y, prob)
+    assert scores.auc_pr == average_precision_score(y, prob)
     assert scores.brier == pytest.approx(brier_score_loss(y, prob))
     assert (scores.num_windows, scores.num_defects) == (300, y.sum())
     assert scores.base_rate == pytest.approx(y.mean())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_calibration_error_is_that_of_scikit_learns_curve(seed):
+    y, prob = _noisy(seed=seed)
+    prob = np.round(prob, 2)
+    rate, mean = calibration_curve(y, prob, n_bins=10)
+    sizes = np.array([size for size in probability_histogram(prob) if size])
+
+    assert evaluate(y, prob, 0.5).ece == pytest.approx(np.average(np.abs(rate - mean), weights=sizes))
+
+
+def test_probabilities_that_are_true_have_no_calibration_error_and_sure_mistakes_have_all_of_it():
+    y = np.array([0, 0, 0, 1, 0, 1, 1, 1])
+
+    assert evaluate(y, np.array([0.25] * 4 + [0.75] * 4), 0.5).ece == 0.0
+    assert evaluate(y, 1.0 - y, 0.5).ece == 1.0
+
+
+def test_the_histogram_counts_every_probability_once():
+    prob = np.array([0.0, 0.05, 0.1, 0.11, 0.5, 0.95, 1.0, 1.0])
+
+    assert probability_histogram(prob) == (3, 1, 0, 0, 1, 0, 0, 0, 0, 3)
+    assert probability_histogram(prob, num_bins=2) == (5, 3)
+    assert probability_histogram(prob[:0], num_bins=3) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1])
+def test_the_histogram_refuses_what_is_no_probability(bad):
+    with pytest.raises(ModelInputError, match="a probability is NaN or outside"):
+        probability_histogram(np.array([0.5, bad]))
+
+
+@pytest.mark.parametrize("y", [[0, 2], [-1, 1], [0.5, 1.0]])
+def test_a_label_that_is_neither_0_nor_1_is_refused(y):
+    with pytest.raises(ModelInputError, match="a label is neither 0 nor 1"):
+        evaluate(np.array(y), np.array([0.1, 0.9]), 0.5)
 
 
 @pytest.mark.parametrize("y", [np.zeros(4, int), np.ones(4, int), np.zeros(0, int)])
