@@ -5,29 +5,52 @@ Shapes: N windows, T steps, F sensors, S = 5 * F statistics, R rows, C columns.
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+Method = Literal["zscore", "robust", "quantile"]
 
 NUM_STATISTICS = 5
 # Interquartile range of a normal distribution with standard deviation 1.
 IQR_OF_NORMAL = 1.349
 # A spread below this share of the column's magnitude is float32 rounding, not a signal.
 RELATIVE_RESOLUTION = 1e-6
+# Knots of a bend, at evenly spaced scores up to +-TOP_SCORE, one value in 1,500 on either side. More knots follow
+# steps of the distribution closer; a higher top rests on fewer training values.
+NUM_KNOTS = 33
+TOP_SCORE = 3.2
+# Of knots, in standard deviations; slopes stay finite.
+MIN_GAP = 1e-12
+# Stands for knots that a column does not have; finite, as all tensors of a model file must be.
+UNREACHED = torch.finfo(torch.float32).max
+# Start, slope and score at the start of a piece that leaves a value as it is.
+IDENTITY = (0.0, 1.0, 0.0)
+# Takes a slope so far down that rounding at the end of a piece never passes the start of the next one.
+ROUNDING_MARGIN = 1 - 2.0**-22
 
 
 class Normalisation(nn.Module):
-    """``clip((x - center) * gain)`` for each column; NaN becomes 0, which is the column's centre.
+    """``clip(bend((x - center) * gain))`` for each column; NaN becomes 0, which is the column's centre.
 
-    Before `fit` it passes values through. A column that was constant or missing in all fitted rows gets gain 0 and
-    so reads 0 for good: no weight has learned from it, and what it shows later would be noise to the model.
+    The bend is piecewise linear and monotone: the identity, or for ``quantile`` the way from a training value to the
+    score of a standard normal distribution that has the same rank. Each column has the same number of pieces, used
+    or not, so the state of a model fits another one that was fitted by another method.
+
+    Before `fit` values pass through. A column that was constant or missing in all fitted rows gets gain 0 and so
+    reads 0 for good: no weight has learned from it, and what it shows later would be noise to the model.
     """
 
     center_C: Tensor
     gain_C: Tensor
+    knots_CQ: Tensor
+    pieces_CP3: Tensor
+    is_bent: Tensor
     limit: Tensor
     is_fitted: Tensor
 
@@ -35,32 +58,58 @@ class Normalisation(nn.Module):
         super().__init__()
         self.register_buffer("center_C", torch.zeros(num_columns))
         self.register_buffer("gain_C", torch.ones(num_columns))
+        self.register_buffer("knots_CQ", torch.full((num_columns, NUM_KNOTS), UNREACHED))
+        self.register_buffer("pieces_CP3", torch.tensor(IDENTITY).repeat(num_columns, NUM_KNOTS + 1, 1))
+        self.register_buffer("is_bent", torch.tensor(False))
         self.register_buffer("limit", torch.tensor(torch.finfo(torch.float32).max))
         self.register_buffer("is_fitted", torch.tensor(False))
 
     @torch.no_grad()
-    def fit(
-        self, rows_RC: npt.NDArray[np.float32], *, method: Literal["zscore", "robust"], clip: float
-    ) -> None:
-        """Sets centre, gain and limit from rows; NaN entries are left out.
+    def fit(self, rows_RC: npt.NDArray[np.float32], *, method: Method, clip: float) -> None:
+        """Sets everything from rows; NaN entries are left out.
 
         Args:
             rows_RC: float32, at least one row.
             method: ``zscore``: mean and standard deviation; ``robust``: median and interquartile range, or
-                the standard deviation where more than half of the values are equal.
+                the standard deviation where more than half of the values are equal; ``quantile``: rank among the
+                rows, and outside their range as many standard deviations further.
             clip: Limit of the absolute normalised value.
         """
         columns = [_center_and_gain(column_R, method) for column_R in rows_RC.T]
         center_C, gain_C = np.array(columns, dtype=np.float64).T
         self.center_C.copy_(torch.from_numpy(center_C))
         self.gain_C.copy_(torch.from_numpy(gain_C))
+        self.knots_CQ.fill_(UNREACHED)
+        self.pieces_CP3.copy_(self.pieces_CP3.new_tensor(IDENTITY))
+        self.is_bent.fill_(method == "quantile")
+        if method == "quantile":
+            self._fit_bend(rows_RC)
         self.limit.fill_(clip)
         self.is_fitted.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises the last axis."""
-        z = torch.nan_to_num((x - self.center_C) * self.gain_C, nan=0.0)
-        return torch.clamp(z, -self.limit, self.limit)
+        z = (x - self.center_C) * self.gain_C
+        # Reading the flag would hold up a GPU, where bending by the identity costs less.
+        if z.device.type != "cpu" or self.is_bent:
+            z = self._bend(z)
+        return torch.clamp(torch.nan_to_num(z, nan=0.0), -self.limit, self.limit)
+
+    def _bend(self, z: Tensor) -> Tensor:
+        z_C = z.movedim(-1, 0)
+        z_CM = z_C.reshape(len(z_C), -1).contiguous()
+        piece_CM = torch.searchsorted(self.knots_CQ, z_CM)
+        first_C1 = torch.arange(len(z_C), device=z.device).unsqueeze(1) * (NUM_KNOTS + 1)
+        start_CM, slope_CM, score_CM = embedding(first_C1 + piece_CM, self.pieces_CP3.flatten(0, 1)).unbind(2)
+        return ((z_CM - start_CM) * slope_CM + score_CM).view(z_C.shape).movedim(0, -1)
+
+    def _fit_bend(self, rows_RC: npt.NDArray[np.float32]) -> None:
+        z_RC = (torch.from_numpy(rows_RC) - self.center_C.cpu()) * self.gain_C.cpu()
+        for column, z_R in enumerate(z_RC.numpy().T):
+            if self.gain_C[column] != 0:
+                knots, pieces = _bend_of(z_R[np.isfinite(z_R)])
+                self.knots_CQ[column, : len(knots)] = torch.from_numpy(knots)
+                self.pieces_CP3[column, : len(pieces)] = torch.from_numpy(pieces)
 
 
 def center(z_NTF: Tensor, valid_NTF: Tensor) -> Tensor:
@@ -81,15 +130,16 @@ def window_statistics(z_NTF: Tensor, valid_NTF: Tensor) -> Tensor:
         float [N, S], statistic by statistic; NaN where a sensor has no valid value in the window.
     """
     v_NTF = valid_NTF.to(z_NTF.dtype)
-    n_NF = v_NTF.sum(dim=1).clamp(min=1)
+    num_NF = v_NTF.sum(dim=1)
+    n_NF = num_NF.clamp(min=1)
     mean_NF = z_NTF.sum(dim=1) / n_NF
-    centred_NTF = center(z_NTF, valid_NTF)
+    centred_NTF = (z_NTF - mean_NF.unsqueeze(1)) * v_NTF
     std_NF = (centred_NTF.square().sum(dim=1) / n_NF).sqrt()
-    min_NF = z_NTF.masked_fill(~valid_NTF, torch.inf).amin(dim=1)
-    max_NF = z_NTF.masked_fill(~valid_NTF, -torch.inf).amax(dim=1)
+    min_NF = torch.where(valid_NTF, z_NTF, torch.inf).amin(dim=1)
+    max_NF = torch.where(valid_NTF, z_NTF, -torch.inf).amax(dim=1)
     slope_NF = _slope(centred_NTF, v_NTF, n_NF)
     stats_NS = torch.cat([mean_NF, std_NF, min_NF, max_NF, slope_NF], dim=1)
-    return stats_NS.masked_fill(~valid_NTF.any(dim=1).repeat(1, NUM_STATISTICS), torch.nan)
+    return stats_NS.masked_fill((num_NF == 0).repeat(1, NUM_STATISTICS), torch.nan)
 
 
 def _slope(centred_NTF: Tensor, v_NTF: Tensor, n_NF: Tensor) -> Tensor:
@@ -99,16 +149,33 @@ def _slope(centred_NTF: Tensor, v_NTF: Tensor, n_NF: Tensor) -> Tensor:
     return (lag_NTF * centred_NTF).sum(dim=1) / lag_NTF.square().sum(dim=1).clamp(min=0.5)
 
 
-def _center_and_gain(column_R: npt.NDArray[np.float32], method: str) -> tuple[float, float]:
+def _center_and_gain(column_R: npt.NDArray[np.float32], method: Method) -> tuple[float, float]:
     seen = column_R[np.isfinite(column_R)].astype(np.float64)
     if seen.size == 0:
         return 0.0, 0.0
     center, spread = float(seen.mean()), float(seen.std())
-    resolution = RELATIVE_RESOLUTION * max(float(np.abs(seen).max()), float(np.finfo(np.float32).tiny))
+    resolution = max(RELATIVE_RESOLUTION * float(np.abs(seen).max()), float(np.finfo(np.float32).tiny))
     if spread <= resolution:
         return center, 0.0
-    if method == "robust":
-        low, center, high = (float(q) for q in np.quantile(seen, [0.25, 0.5, 0.75]))
-        robust_spread = (high - low) / IQR_OF_NORMAL
-        spread = robust_spread if robust_spread > resolution else spread
-    return center, 1.0 / spread
+    if method == "zscore":
+        return center, 1.0 / spread
+    low, center, high = (float(q) for q in np.quantile(seen, [0.25, 0.5, 0.75]))
+    robust_spread = (high - low) / IQR_OF_NORMAL
+    return center, 1.0 / (robust_spread if method == "robust" and robust_spread > resolution else spread)
+
+
+def _bend_of(z_R: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Knots and the pieces before, between and after; equal knots become one with the mean of their scores."""
+    normal = NormalDist()
+    # Hazen's quantiles, by which the lowest of R values has the rank 0.5 / R.
+    top = min(TOP_SCORE, normal.inv_cdf(1 - 0.5 / len(z_R)))
+    score_Q = np.linspace(-top, top, NUM_KNOTS)
+    rank_Q = [normal.cdf(score) for score in score_Q]
+    knot_Q = np.quantile(z_R, rank_Q, method="hazen").astype(np.float32)
+    is_first_Q = np.diff(knot_Q, prepend=-np.inf) > MIN_GAP
+    knots, group_Q = knot_Q[is_first_Q], np.cumsum(is_first_Q) - 1
+    scores = (np.bincount(group_Q, score_Q) / np.bincount(group_Q)).astype(np.float32)
+    slopes = np.diff(scores) / np.diff(knots) * ROUNDING_MARGIN
+    starts = [knots[0], *knots]
+    pieces = np.column_stack([starts, [1.0, *slopes, 1.0], [scores[0], *scores]])
+    return knots, pieces.astype(np.float32)

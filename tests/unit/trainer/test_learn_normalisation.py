@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from trainer.learn.normalisation import Normalisation, center, window_statistics
+
+METHODS = ["zscore", "robust", "quantile"]
 
 
 def _fitted(rows, method="zscore", clip=8.0):
@@ -47,7 +51,93 @@ def test_robust_falls_back_to_the_standard_deviation_where_most_values_are_equal
     assert float(_fitted(rows, method="robust").gain_C) == pytest.approx(1 / rows.std(), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["zscore", "robust"])
+def test_quantile_normalisation_makes_any_distribution_a_normal_one():
+    rng = np.random.default_rng(0)
+    tailed = rng.standard_cauchy(size=20_000)
+    steps = rng.choice([3.0, 4.0, 10.0], size=20_000)
+    rows = np.column_stack([rng.exponential(size=20_000) + 900, tailed, steps]).astype(np.float32)
+
+    z = _fitted(rows, method="quantile")(torch.from_numpy(rows)).numpy()
+
+    for column in range(2):
+        quantiles = np.quantile(z[:, column], [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99])
+        assert_allclose(quantiles, [-2.326, -1.282, -0.674, 0, 0.674, 1.282, 2.326], atol=0.05)
+    assert len(np.unique(z[:, 2])) == 3
+
+
+def test_a_rare_value_reads_as_far_out_as_its_rank_and_no_further_in_few_rows():
+    rows = np.arange(20, dtype=np.float32).reshape(-1, 1)
+
+    z = _fitted(rows, method="quantile")(torch.from_numpy(rows)).flatten()
+
+    assert z[0] == pytest.approx(-1.96, abs=0.01)
+    assert z[-1] == pytest.approx(1.96, abs=0.01)
+
+
+def test_outside_the_training_range_quantile_goes_on_by_standard_deviations():
+    rows = np.random.default_rng(0).uniform(size=(1000, 1)).astype(np.float32)
+    normalisation = _fitted(rows, method="quantile")
+
+    top, one_further, far = normalisation(torch.tensor([[1.0], [1.0 + rows.std()], [50.0]])).flatten()
+
+    assert one_further == pytest.approx(float(top) + 1, abs=1e-4)
+    assert far == 8
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=80),
+    st.lists(st.floats(-1e7, 1e7, width=32), min_size=2, max_size=40),
+)
+def test_quantile_never_turns_the_order_of_two_values_round(rows, values):
+    normalisation = _fitted(np.array(rows).reshape(-1, 1), method="quantile")
+
+    z = normalisation(torch.tensor(sorted(values), dtype=torch.float32).unsqueeze(1)).flatten()
+
+    assert torch.isfinite(z).all()
+    assert (z.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "column", [[0.0, 5e-41], [0.0, 7.0, 1.2e-38], [5.0] * 9 + [5.0000005, 9.0], [3e38, -3e38]]
+)
+def test_the_smallest_and_largest_differences_leave_a_finite_map(method, column):
+    normalisation = _fitted(np.array(column).reshape(-1, 1), method=method)
+
+    assert all(torch.isfinite(value).all() for value in normalisation.state_dict().values())
+    assert torch.isfinite(normalisation(torch.tensor([*column, 1.0, -1e30]).unsqueeze(1))).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_way_of_a_gpu_gives_what_the_shortcut_of_the_cpu_gives(method):
+    rows = np.random.default_rng(0).normal(5.0, 2.0, size=(200, 3)).astype(np.float32)
+    rows[:, 1] = 7.0
+    normalisation = _fitted(rows, method=method)
+    x = torch.randn(4, 9, 3) * 30
+    x[0, 0], x[0, 1], x[0, 2] = torch.nan, torch.inf, -torch.inf
+
+    short = normalisation(x)
+    normalisation.is_bent.fill_(True)
+
+    assert torch.equal(normalisation(x), short)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_state_fits_whatever_method_was_fitted_there_before(method):
+    rows = np.random.default_rng(0).normal(5.0, 2.0, size=(200, 3)).astype(np.float32)
+    source, x = _fitted(rows, method=method), torch.randn(50, 3) * 10
+    for other in METHODS:
+        target = _fitted(rows * 3, method=other)
+        target.load_state_dict(source.state_dict())
+        assert torch.equal(target(x), source(x))
+
+        target.fit(rows * 3, method=other, clip=2.0)
+        target.fit(rows, method=method, clip=8.0)
+        for name, value in source.state_dict().items():
+            assert torch.equal(target.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_sensor_that_was_constant_or_missing_reads_0_whatever_it_shows_later(method):
     rows = np.column_stack([np.full(50, 1234.567), np.full(50, np.nan), np.arange(50)]).astype(np.float32)
 
@@ -60,16 +150,21 @@ def test_a_sensor_that_was_constant_or_missing_reads_0_whatever_it_shows_later(m
     assert z[2] < -1
 
 
-def test_missing_values_are_left_out_of_the_fit_and_read_as_the_centre():
+@pytest.mark.parametrize("method", METHODS)
+def test_missing_values_are_left_out_of_the_fit_and_read_as_the_centre(method):
     rows = np.array([[1.0], [np.nan], [3.0], [np.inf]], np.float32)
-    normalisation = _fitted(rows)
+    normalisation = _fitted(rows, method=method)
 
     assert float(normalisation.center_C) == 2.0
-    assert normalisation(torch.tensor([[torch.nan], [2.0]])).tolist() == [[0.0], [0.0]]
+    assert normalisation(torch.tensor([[torch.nan], [2.0]])).tolist() == [
+        [0.0],
+        [pytest.approx(0.0, abs=1e-7)],
+    ]
 
 
-def test_values_are_clipped_even_where_float32_overflows():
-    normalisation = _fitted(np.array([[0.0], [1e-3]]), clip=5.0)
+@pytest.mark.parametrize("method", METHODS)
+def test_values_are_clipped_even_where_float32_overflows(method):
+    normalisation = _fitted(np.array([[0.0], [1e-3]]), method=method, clip=5.0)
 
     assert normalisation(torch.tensor([[3e38], [-3e38]])).flatten().tolist() == [5.0, -5.0]
 
