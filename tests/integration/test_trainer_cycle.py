@@ -142,8 +142,8 @@ def test_fine_tuning_starts_from_the_champion(plant: Plant, config: TrainerSetti
         challenger = trainer.registry.artifact(2)
     for name, tensor in champion.tensors.items():
         np.testing.assert_allclose(challenger.tensors[name], tensor, atol=1e-4)
-    scratch = build_model(MODEL.architecture, 2, MODEL.training.seed).lstm.weight_ih_l0.detach().numpy()
-    assert np.abs(champion.tensors["lstm.weight_ih_l0"] - scratch).max() > 1e-2
+    scratch = build_model(MODEL.architecture, 2, MODEL.training.seed).lstm[0].weight_ih_l0.detach().numpy()
+    assert np.abs(champion.tensors["lstm.0.weight_ih_l0"] - scratch).max() > 1e-2
 
 
 def test_another_architecture_starts_from_scratch_and_is_held_against_the_champion(

@@ -5,38 +5,24 @@ Shapes: N windows, T steps, F sensors, K steps after the stem, C channels, H hid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from streamer.errors import ConfigError
 from trainer.errors import ModelInputError
-from trainer.learn.config import ArchitectureConfig, DataProcessingConfig, Readout
+from trainer.learn.config import ArchitectureConfig, DataProcessingConfig
+from trainer.learn.dropout import SeededDropout
+from trainer.learn.head import build_head
 from trainer.learn.normalisation import NUM_STATISTICS, Normalisation, center, window_statistics
+from trainer.learn.readout import Attention, read_out, readout_size, uses_attention
+from trainer.learn.recurrent import build_layers, run_layers
+from trainer.learn.stem import ConvStem
 
 # Windows a pass when the statistics of a training part are fitted: bounds memory, does not change the result.
 FIT_BATCH = 1024
-
-
-class ConvStem(nn.Module):
-    """A strided convolution in front of the LSTM: K = ceil(T / stride) steps of filter outputs."""
-
-    def __init__(self, num_sensors: int, num_channels: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.kernel_size = 2 * stride
-        self.conv = nn.Conv1d(num_sensors, num_channels, self.kernel_size, stride=stride)
-
-    def forward(self, z_NTF: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the filtered steps and which of them stand on a valid step. Masked inputs must be 0."""
-        num_out = -(-z_NTF.shape[1] // self.stride)
-        left = self.stride // 2
-        right = (num_out - 1) * self.stride + self.kernel_size - left - z_NTF.shape[1]
-        h_NCK = torch.relu(self.conv(pad(z_NTF.transpose(1, 2), (left, right))))
-        filled_NT = pad(mask_NT, (0, num_out * self.stride - mask_NT.shape[1]))
-        blocks_NKs = filled_NT.view(len(mask_NT), num_out, self.stride)
-        return h_NCK.transpose(1, 2), blocks_NKs.any(dim=2)
 
 
 class SteelDefectLSTM(nn.Module):
@@ -61,19 +47,18 @@ class SteelDefectLSTM(nn.Module):
             if config.stem_stride > 1
             else None
         )
-        self.lstm = nn.LSTM(
-            input_size=config.stem_channels if self.stem else num_sensors,
-            hidden_size=config.hidden_size,
-            num_layers=config.num_layers,
+        self.lstm = build_layers(
+            config.stem_channels if self.stem else num_sensors,
+            config.hidden_size,
+            config.num_layers,
             bidirectional=config.bidirectional,
-            dropout=config.dropout if config.num_layers > 1 else 0.0,
-            batch_first=True,
         )
+        self.layer_dropout = SeededDropout(config.dropout)
+        num_outputs = config.hidden_size * (2 if config.bidirectional else 1)
+        self.attention = Attention(num_outputs) if uses_attention(config.readout) else None
         num_statistics = NUM_STATISTICS * num_sensors if config.window_statistics else 0
         self.statistics_normalisation = Normalisation(num_statistics) if num_statistics else None
-        num_outputs = config.hidden_size * (2 if config.bidirectional else 1)
-        readout_size = num_outputs * (2 if config.readout == "mean_max" else 1)
-        self.head = _head(readout_size + num_statistics, config.head_hidden_dims, config.dropout)
+        self.head = build_head(readout_size(config.readout, num_outputs) + num_statistics, config)
 
     @property
     def is_normalised(self) -> bool:
@@ -122,14 +107,61 @@ class SteelDefectLSTM(nn.Module):
         """
         mask_NT = self._checked(x_NTF, mask_NT)
         z_NTF, valid_NTF = self._normalise(x_NTF, mask_NT)
-        h_NTF = center(z_NTF, valid_NTF) if self.config.center_windows else z_NTF
-        h_NKC, mask_NK = self.stem(h_NTF, mask_NT) if self.stem else (h_NTF, mask_NT)
-        features_ND = self._readout(self._run_lstm(h_NKC, mask_NK), mask_NK)
+        out_NKH, mask_NK = self._outputs(z_NTF, valid_NTF, mask_NT)
+        num_backwards = self.config.hidden_size if self.config.bidirectional else 0
+        features_ND = read_out(self.config.readout, out_NKH, mask_NK, self.attention, num_backwards)
         if self.statistics_normalisation:
             stats_NS = self.statistics_normalisation(self._statistics(z_NTF, valid_NTF))
             features_ND = torch.cat([features_ND, stats_NS], dim=1)
-        logits_N1: Tensor = self.head(features_ND)
+        # A logit in half precision has three digits: windows would tie.
+        with torch.autocast(x_NTF.device.type, enabled=False):
+            logits_N1: Tensor = self.head(features_ND.to(x_NTF.dtype))
         return logits_N1.squeeze(-1)
+
+    @torch.no_grad()
+    def attention_weights(self, x_NTF: Tensor, mask_NT: Tensor | None = None) -> Tensor:
+        """Says how much each step of a window counts in the attention readout.
+
+        Args:
+            x_NTF: As for `forward`.
+            mask_NT: As for `forward`.
+
+        Returns:
+            weights_NK, K = ceil(T / stem_stride): 0 where all steps of a stride are masked, sum 1 over the others.
+
+        Raises:
+            ConfigError: The readout has no attention.
+            ModelInputError: Shapes or types do not fit the model.
+        """
+        if self.attention is None:
+            raise ConfigError(f"architecture.readout: {self.config.readout} has no attention weights to show")
+        mask_NT = self._checked(x_NTF, mask_NT)
+        weights_NK: Tensor = self.attention(*self._outputs(*self._normalise(x_NTF, mask_NT), mask_NT))
+        return weights_NK
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Lets parameters keep their values in training.
+
+        Args:
+            names: Of modules or parameters, such as ``stem``, ``lstm``, ``lstm.0`` or ``head``.
+
+        Raises:
+            ConfigError: There is no such module with parameters; the message lists those that there are.
+        """
+        known = [name for name, module in self.named_modules() if name and list(module.parameters())]
+        parameters = dict(self.named_parameters())
+        unknown = [name for name in names if name not in known and name not in parameters]
+        if unknown:
+            raise ConfigError(f"no layer {', '.join(unknown)} to freeze; there are {', '.join(known)}")
+        for name, parameter in parameters.items():
+            if any(f"{name}.".startswith(f"{frozen}.") for frozen in names):
+                parameter.requires_grad_(False)
+
+    def set_generator(self, generator: torch.Generator | None) -> None:
+        """Sets what dropout draws from while training; it must live on the device of the model."""
+        for module in self.modules():
+            if isinstance(module, SeededDropout):
+                module.generator = generator
 
     def _checked(self, x_NTF: Tensor, mask_NT: Tensor | None) -> Tensor:
         if x_NTF.ndim != 3 or x_NTF.shape[1] < 1 or x_NTF.shape[2] != self.num_sensors:
@@ -145,42 +177,20 @@ class SteelDefectLSTM(nn.Module):
         return mask_NT
 
     def _normalise(self, x_NTF: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
-        valid_NTF = torch.isfinite(x_NTF) & mask_NT.unsqueeze(2)
-        z_NTF: Tensor = self.input_normalisation(x_NTF.masked_fill(~valid_NTF, torch.nan))
+        # Steps of a sensor side by side in memory: all that follows, up to the LSTM, runs along them.
+        x_NTF = x_NTF.transpose(1, 2).contiguous().transpose(1, 2)
+        valid_NTF = (x_NTF.abs() < torch.inf) & mask_NT.unsqueeze(2)
+        z_NTF: Tensor = self.input_normalisation(torch.where(valid_NTF, x_NTF, torch.nan))
         return z_NTF, valid_NTF
 
     @torch.no_grad()
     def _statistics(self, z_NTF: Tensor, valid_NTF: Tensor) -> Tensor:
         return window_statistics(z_NTF, valid_NTF)
 
-    def _run_lstm(self, h_NKC: Tensor, mask_NK: Tensor) -> Tensor:
-        # Forward outputs at valid steps cannot see what comes after them; the backward direction starts at
-        # the end, so there padding has to be cut off first.
-        if not self.config.bidirectional or bool(mask_NK[:, -1].all()):
-            out_NKH: Tensor = self.lstm(h_NKC)[0]
-            return out_NKH
-        lengths_N = (_last_valid(mask_NK) + 1).cpu()
-        packed = pack_padded_sequence(h_NKC, lengths_N, batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=h_NKC.shape[1])[0]
-
-    def _readout(self, out_NKH: Tensor, mask_NK: Tensor) -> Tensor:
-        readout: Readout = self.config.readout
-        if readout == "last":
-            return self._last(out_NKH, mask_NK)
-        parts = []
-        if readout in ("mean", "mean_max"):
-            v_NK1 = mask_NK.unsqueeze(2).to(out_NKH.dtype)
-            parts.append((out_NKH * v_NK1).sum(dim=1) / v_NK1.sum(dim=1).clamp(min=1))
-        if readout in ("max", "mean_max"):
-            # Outputs lie in (-1, 1), so -1 never wins against a valid step and stays finite without one.
-            parts.append(out_NKH.masked_fill(~mask_NK.unsqueeze(2), -1.0).amax(dim=1))
-        return torch.cat(parts, dim=1)
-
-    def _last(self, out_NKH: Tensor, mask_NK: Tensor) -> Tensor:
-        rows_N = torch.arange(out_NKH.shape[0], device=out_NKH.device)
-        forward_NH = out_NKH[rows_N, _last_valid(mask_NK), : self.config.hidden_size]
-        backward_NH = out_NKH[:, 0, self.config.hidden_size :]
-        return torch.cat([forward_NH, backward_NH], dim=1)
+    def _outputs(self, z_NTF: Tensor, valid_NTF: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
+        h_NTF = center(z_NTF, valid_NTF) if self.config.center_windows else z_NTF
+        h_NKC, mask_NK = self.stem(h_NTF, mask_NT) if self.stem else (h_NTF, mask_NT)
+        return run_layers(self.lstm, self.layer_dropout, h_NKC, mask_NK), mask_NK
 
 
 def build_model(config: ArchitectureConfig, num_sensors: int, seed: int) -> SteelDefectLSTM:
@@ -188,16 +198,3 @@ def build_model(config: ArchitectureConfig, num_sensors: int, seed: int) -> Stee
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SteelDefectLSTM(config, num_sensors)
-
-
-def _last_valid(mask_NK: Tensor) -> Tensor:
-    steps_K = torch.arange(mask_NK.shape[1], device=mask_NK.device)
-    return (steps_K * mask_NK).amax(dim=1)
-
-
-def _head(num_inputs: int, hidden_dims: tuple[int, ...], dropout: float) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for dim in hidden_dims:
-        layers += [nn.Dropout(dropout), nn.Linear(num_inputs, dim), nn.ReLU()]
-        num_inputs = dim
-    return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(num_inputs, 1))

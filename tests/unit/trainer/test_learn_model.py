@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from streamer.errors import ConfigError
 from trainer.errors import ModelInputError
-from trainer.learn.config import ArchitectureConfig
+from trainer.learn.config import PRESETS, ArchitectureConfig, DataProcessingConfig
 from trainer.learn.model import build_model
 
 F = 3
 PLAIN = {"readout": "last", "stem_stride": 1, "window_statistics": False, "center_windows": False}
+READOUTS = ["last", "mean", "max", "mean_max", "attention", "mean_max_attention"]
 ARCHITECTURES = {
     "default": {},
     "no stem": {"stem_stride": 1},
@@ -22,6 +29,10 @@ ARCHITECTURES = {
     "bidirectional": {"bidirectional": True, "stem_stride": 1},
     "bidirectional last": {**PLAIN, "bidirectional": True, "stem_stride": 4},
     "one layer, linear head": {"num_layers": 1, "head_hidden_dims": ()},
+    "attention": {**PLAIN, "readout": "attention", "num_layers": 3},
+    "bidirectional attention": {"bidirectional": True, "readout": "mean_max_attention", "stem_stride": 2},
+    "batch normalisation": {"head_norm": "batch", "head_hidden_dims": (6, 5), "head_activation": "gelu"},
+    "layer normalisation": {"head_norm": "layer", "head_hidden_dims": (6, 5), "head_activation": "tanh"},
 }
 
 
@@ -30,10 +41,18 @@ def _windows(num=6, steps=21, seed=0):
     return torch.tensor(x, dtype=torch.float32)
 
 
-def _model(**options):
-    model = build_model(ArchitectureConfig(hidden_size=8, **options), F, seed=1)
-    model.fit_normalisation(_windows(40))
+def _model(method="robust", **options):
+    model = build_model(ArchitectureConfig(**{"hidden_size": 8, **options}), F, seed=1)
+    model.fit_normalisation(_windows(40), None, DataProcessingConfig(normalisation=method))
     return model.eval()
+
+
+def _train_one_step(model, x, generator=None):
+    model.train().set_generator(generator)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model(x).square().sum().backward()
+    optimizer.step()
+    return model
 
 
 @pytest.fixture(params=ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
@@ -41,15 +60,29 @@ def model(request):
     return _model(**request.param)
 
 
-def test_padding_at_the_end_never_changes_a_score(model):
-    x = _windows()
-    for num_padding in (1, 2, 7, 40):
-        padding = torch.full((6, num_padding, F), 77.0)
-        padded = torch.cat([x, padding], dim=1)
-        mask = torch.zeros(padded.shape[:2], dtype=torch.bool)
-        mask[:, : x.shape[1]] = True
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_padding_at_the_end_never_changes_a_score(data):
+    draw = data.draw
+    statistics = draw(st.booleans())
+    model = _model(
+        draw(st.sampled_from(["zscore", "robust", "quantile"])),
+        readout=draw(st.sampled_from(READOUTS)),
+        bidirectional=draw(st.booleans()),
+        num_layers=draw(st.integers(1, 3)),
+        stem_stride=draw(st.integers(1, 7)),
+        head_norm=draw(st.sampled_from(["none", "batch", "layer"])),
+        window_statistics=statistics,
+        center_windows=statistics and draw(st.booleans()),
+    )
+    num_steps, num_padding = draw(st.integers(1, 30)), draw(st.integers(1, 40))
+    x, rng = _windows(3, num_steps), np.random.default_rng(draw(st.integers(0, 99)))
+    mask = torch.from_numpy(rng.random((3, num_steps)) < draw(st.sampled_from([0.3, 1.0])))
+    padding = torch.full((3, num_padding, F), draw(st.sampled_from([77.0, torch.nan, 3e38])))
 
-        torch.testing.assert_close(model(padded, mask), model(x))
+    padded = model(torch.cat([x, padding], dim=1), torch.nn.functional.pad(mask, (0, num_padding)))
+
+    torch.testing.assert_close(padded, model(x, mask))
 
 
 def test_a_score_does_not_depend_on_the_lengths_of_its_batch_mates(model):
@@ -84,6 +117,24 @@ def test_missing_and_infinite_values_and_empty_windows_still_get_a_finite_score(
     mask[5] = False
 
     assert torch.isfinite(model(x, mask)).all()
+
+
+def test_an_infinite_value_reads_as_a_missing_one(model):
+    x = _windows()
+    missing, infinite = x.clone(), x.clone()
+    missing[:, 4, :2] = torch.nan
+    infinite[:, 4, :2] = torch.tensor([torch.inf, -torch.inf])
+
+    assert torch.equal(model(infinite), model(missing))
+
+
+def test_the_last_output_of_the_backward_direction_is_that_of_the_first_step():
+    model, x = _model(**PLAIN, num_layers=1, bidirectional=True, head_hidden_dims=()), _windows()
+    z, layer = model.input_normalisation(x), model.lstm[0]
+
+    ends = torch.cat([layer.forwards(z)[0][:, -1], layer.backwards(z.flip(1))[0][:, -1]], dim=1)
+
+    torch.testing.assert_close(model(x), model.head(ends).squeeze(1))
 
 
 def test_a_missing_value_leaves_no_trace_in_the_gradient(model):
@@ -140,7 +191,9 @@ def test_masked_steps_do_not_enter_the_fit():
         torch.testing.assert_close(masked.state_dict()[name], value, msg=name)
 
 
-def test_the_state_is_all_that_a_scorer_needs(model):
+@pytest.mark.parametrize("method", ["zscore", "robust", "quantile"])
+def test_the_state_is_all_that_a_scorer_needs(model, method):
+    model.fit_normalisation(_windows(40), None, DataProcessingConfig(normalisation=method))
     other = build_model(model.config, F, seed=99).eval()
     other.load_state_dict(model.state_dict())
 
@@ -156,8 +209,8 @@ def test_building_a_model_depends_on_the_seed_and_leaves_the_global_generator_al
     a, b, c = (build_model(ArchitectureConfig(hidden_size=8), F, seed) for seed in (1, 1, 2))
 
     assert torch.equal(torch.rand(1), expected)
-    assert torch.equal(a.lstm.weight_hh_l0, b.lstm.weight_hh_l0)
-    assert not torch.equal(a.lstm.weight_hh_l0, c.lstm.weight_hh_l0)
+    assert torch.equal(a.lstm[0].weight_hh_l0, b.lstm[0].weight_hh_l0)
+    assert not torch.equal(a.lstm[0].weight_hh_l0, c.lstm[0].weight_hh_l0)
 
 
 @pytest.mark.parametrize(
@@ -184,3 +237,144 @@ def test_nothing_valid_is_nothing_to_fit_on():
 def test_an_architecture_that_sees_no_level_is_refused():
     with pytest.raises(ValidationError, match="hides every level"):
         ArchitectureConfig(window_statistics=False, center_windows=True)
+
+
+def test_one_window_scores_and_trains_like_many(model):
+    x = _windows(1)
+    assert model(x).shape == (1,)
+
+    _train_one_step(model, x)
+
+    assert all(
+        torch.isfinite(value).all() for value in model.state_dict().values() if value.is_floating_point()
+    )
+    assert torch.isfinite(model.eval()(_windows())).all()
+
+
+def test_no_window_at_all_is_no_score(model):
+    assert model(torch.zeros(0, 21, F)).shape == (0,)
+
+
+def test_attention_weights_share_1_among_the_valid_steps():
+    model = _model(**PLAIN | {"readout": "attention"})
+    x, mask = _windows(4), torch.ones(4, 21, dtype=torch.bool)
+    mask[0, 15:] = False
+    mask[1, 3:8] = False
+    mask[2] = False
+
+    weights = model.attention_weights(x, mask)
+
+    assert weights.shape == (4, 21)
+    assert (weights[~mask] == 0).all()
+    assert (weights[mask] > 0).all()
+    torch.testing.assert_close(weights.sum(dim=1), torch.tensor([1.0, 1.0, 0.0, 1.0]))
+
+
+def test_attention_weights_have_a_step_for_each_stride_of_the_stem():
+    model = _model(readout="mean_max_attention", stem_stride=5)
+
+    assert model.attention_weights(_windows(2)).shape == (2, 5)
+
+
+def test_without_attention_there_are_no_weights_to_show():
+    with pytest.raises(ConfigError, match=r"architecture\.readout: mean_max has no attention weights"):
+        _model().attention_weights(_windows(2))
+
+
+@pytest.mark.parametrize(
+    ("names", "begin"),
+    [
+        (["stem"], ("stem.",)),
+        (["lstm.0", "attention"], ("lstm.0.", "attention.")),
+        (["lstm"], ("lstm.",)),
+        (["head.1.weight"], ("head.1.weight",)),
+        ([], ()),
+    ],
+)
+def test_frozen_layers_keep_their_weights_and_the_others_move(names, begin):
+    model = _model(readout="mean_max_attention", num_layers=2, bidirectional=True)
+    before = copy.deepcopy(dict(model.named_parameters()))
+
+    model.freeze(names)
+    _train_one_step(model, _windows(20))
+
+    kept = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
+    assert kept == {name for name in before if begin and name.startswith(begin)}
+
+
+def test_freezing_lstm_1_leaves_a_layer_whose_name_only_begins_like_it():
+    model = _model(head_hidden_dims=(4,) * 5)
+
+    model.freeze(["head.1"])
+
+    assert not model.head[1].weight.requires_grad
+    assert model.head[10].weight.requires_grad
+
+
+def test_an_unknown_layer_is_refused_with_the_known_ones_and_nothing_is_frozen():
+    model = _model()
+    with pytest.raises(
+        ConfigError, match=r"no layer lstm\.7, neck to freeze; there are stem, .*lstm\.1.*head"
+    ):
+        model.freeze(["stem", "lstm.7", "neck"])
+
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_replicas_in_threads_with_generators_of_their_own_train_as_if_alone():
+    source = _model(readout="mean_max_attention", dropout=0.5)
+
+    def train(seed, into):
+        model = copy.deepcopy(source)
+        for _ in range(3):
+            _train_one_step(model, _windows(8), torch.Generator().manual_seed(seed))
+        into[seed] = model.head[1].weight
+
+    alone, together = {}, {}
+    for seed in (0, 1):
+        train(seed, alone)
+    threads = [threading.Thread(target=train, args=(seed, together)) for seed in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert torch.equal(alone[0], together[0])
+    assert torch.equal(alone[1], together[1])
+    assert not torch.equal(alone[0], alone[1])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_builds_and_trains_a_step(preset):
+    model = build_model(ArchitectureConfig(preset=preset), F, seed=1)
+    model.fit_normalisation(_windows(40))
+    before = copy.deepcopy(dict(model.named_parameters()))
+
+    _train_one_step(model, _windows(20))
+
+    assert not [name for name, value in model.named_parameters() if torch.equal(value, before[name])]
+
+
+def test_standard_is_two_lstm_layers_of_64_whose_last_output_goes_into_the_head():
+    model = build_model(ArchitectureConfig(preset="standard"), F, seed=1).eval()
+    model.fit_normalisation(_windows(40))
+    plain = torch.nn.LSTM(F, 64, num_layers=2, batch_first=True)
+    for index, layer in enumerate(model.lstm):
+        for name, value in layer.named_parameters():
+            plain.get_parameter(name.replace("l0", f"l{index}")).data.copy_(value.data)
+    x = _windows()
+
+    expected = model.head(plain(model.input_normalisation(x))[0][:, -1]).squeeze(1)
+
+    torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {**PLAIN, "readout": "attention", "bidirectional": True}])
+def test_half_precision_inside_leaves_logits_of_full_precision(options):
+    model, x = _model(**options), _windows(50)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(x)
+
+    assert logits.dtype == torch.float32
+    assert len(logits.unique()) == 50
+    torch.testing.assert_close(logits, model(x), rtol=0, atol=0.05)
