@@ -84,7 +84,8 @@ def _build(artifact: Artifact) -> SteelDefectLSTM:
 
 def _architecture(manifest: Manifest) -> ArchitectureConfig:
     # A default that came after the model was trained would score it otherwise than the trainer did.
-    missing = sorted(set(ArchitectureConfig().model_dump()) - set(manifest.architecture))
+    written = {name for name, field in ArchitectureConfig.model_fields.items() if not field.exclude}
+    missing = sorted(written - set(manifest.architecture))
     if missing:
         raise ArtifactError(
             f"{manifest.model_name} {manifest.version}: its architecture does not say {', '.join(missing)}: "

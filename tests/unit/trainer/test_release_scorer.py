@@ -22,7 +22,9 @@ ARCHITECTURES = [
     ArchitectureConfig(hidden_size=8),
     ArchitectureConfig(hidden_size=8, num_layers=1, bidirectional=True, readout="last", head_hidden_dims=()),
     ArchitectureConfig(hidden_size=8, stem_stride=3, stem_channels=4),
+    ArchitectureConfig(preset="lightweight", readout="attention", head_norm="batch"),
 ]
+IDS = ["default", "bidirectional", "stem", "preset"]
 
 
 def windows(num: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
@@ -57,7 +59,7 @@ def artifact_of(
     return read_artifact(write_artifact(tensors, manifest))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=["default", "bidirectional", "stem"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=IDS)
 def test_raw_windows_score_as_with_the_model_that_was_trained(architecture: ArchitectureConfig) -> None:
     model = trained(architecture)
     x_NTF = windows(5)
@@ -72,7 +74,7 @@ def test_raw_windows_score_as_with_the_model_that_was_trained(architecture: Arch
     np.testing.assert_array_equal(scorer.is_defective(x_NTF, mask_NT), prob_N >= 0.5)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=["default", "bidirectional", "stem"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=IDS)
 def test_a_whole_cast_scores_the_same_however_far_it_is_padded(architecture: ArchitectureConfig) -> None:
     scorer = Scorer(artifact_of(trained(architecture), architecture, "cast"))
     x_NTF = windows(4)[:, :7]
