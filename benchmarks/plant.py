@@ -162,7 +162,7 @@ def _boosting() -> Any:
 def cut(casts: Sequence[SimulatedCast]) -> Windows:
     """Cuts casts into windows as the streamer does: one after another, the rest of a cast dropped."""
     counts = [cast.num_steps // WINDOW_STEPS for cast in casts]
-    defects = [_defects(cast) for cast in casts]
+    defects = [window_defects(cast) for cast in casts]
     return Windows(
         statistics_NS=np.concatenate([_statistics(cast) for cast in casts]),
         defect_N=np.concatenate(defects),
@@ -174,10 +174,15 @@ def cut(casts: Sequence[SimulatedCast]) -> Windows:
     )
 
 
-def _statistics(cast: SimulatedCast) -> Floats:
+def window_values(cast: SimulatedCast) -> Floats:
+    """The windows x_NWF of a cast; NaN where nothing came, or too late."""
     values_TF = np.where((cast.delay_ms_T > LATENESS_MS)[:, None], np.nan, cast.values_TF.astype(np.float64))
     num_windows, num_sensors = len(values_TF) // WINDOW_STEPS, values_TF.shape[1]
-    x_NWF = values_TF[: num_windows * WINDOW_STEPS].reshape(num_windows, WINDOW_STEPS, num_sensors)
+    return values_TF[: num_windows * WINDOW_STEPS].reshape(num_windows, WINDOW_STEPS, num_sensors)
+
+
+def _statistics(cast: SimulatedCast) -> Floats:
+    x_NWF = window_values(cast)
     known_NWF = np.isfinite(x_NWF)
     count_NF = np.maximum(known_NWF.sum(1), 1)
     mean_NF = np.where(known_NWF, x_NWF, 0).sum(1) / count_NF
@@ -201,7 +206,7 @@ def _nuisance(cast: SimulatedCast) -> list[float]:
     ]
 
 
-def _defects(cast: SimulatedCast) -> Bools:
+def window_defects(cast: SimulatedCast) -> Bools:
     """On each step the newest verdict wins; a window is defective if one of its steps is."""
     ts_T: Ints = cast.start_ts + np.arange(cast.num_steps) * cast.period_ms
     defect_T = np.zeros(cast.num_steps, dtype=np.bool_)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -41,6 +42,22 @@ class Child:
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.poll() is None
+
+    def finish(self, patience_s: float) -> None:
+        """Waits until it has ended by itself, and watches its memory.
+
+        Raises:
+            CompetitorError: It failed, or took longer than anyone has patience.
+        """
+        deadline = time.monotonic() + patience_s
+        while self.is_running():
+            self.look()
+            if time.monotonic() > deadline:
+                raise CompetitorError(
+                    f"{self.name} did not end within {patience_s:.0f} s: {self.log[-1500:]}"
+                )
+            time.sleep(LOOK_INTERVAL_S)
+        self.check()
 
     def look(self) -> None:
         """Notes the peak memory of the process and its children so far."""
@@ -92,11 +109,11 @@ class Child:
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Settings of ours come from the file alone, and no one finds another's packages."""
+    """Settings come from files, everyone has its own number of threads, and no one finds another's packages."""
     return {
         name: value
         for name, value in environment.items()
-        if not name.startswith(("CASTING_", "PYTHON", "VIRTUAL_ENV"))
+        if not name.startswith(("CASTING_", "PYTHON", "VIRTUAL_ENV", "OMP_", "MKL_"))
     }
 
 

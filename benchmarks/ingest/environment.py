@@ -1,4 +1,4 @@
-"""The peers' environment: a virtual environment of their own, made once from `benchmarks/peers.txt`."""
+"""The peers' environment: a virtual environment of their own, made once from a list of requirements."""
 
 from __future__ import annotations
 
@@ -15,34 +15,41 @@ class PeersMissingError(Exception):
     """The peers' packages could not be installed; the message says what to do."""
 
 
-def peers_python() -> str:
+def peers_python(requirements: Path = REQUIREMENTS, constraints: Path | None = None) -> str:
     """Path of an interpreter that has the peers' packages; installs them where they are missing.
+
+    Args:
+        requirements: What pip installs.
+        constraints: Versions of what the requirements leave open.
 
     Raises:
         PeersMissingError: pip failed, for want of a network most often.
     """
-    text = REQUIREMENTS.read_bytes() + sys.version.encode()
-    folder = ROOT / ".peers" / hashlib.sha256(text).hexdigest()[:12]
+    text = requirements.read_bytes() + (constraints.read_bytes() if constraints else b"")
+    folder = ROOT / ".peers" / hashlib.sha256(text + sys.version.encode()).hexdigest()[:12]
     python = folder / "venv" / "bin" / "python"
-    if (folder / "complete").exists():
-        return str(python)
-    print(f"installing {REQUIREMENTS.name} into {folder}", file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "install.log"
-    with log.open("wb") as out:
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(folder / "venv")],
-            [str(folder / "venv/bin/python"), "-m", "pip", "install", "-r", str(REQUIREMENTS)],
-        ):
-            if subprocess.run(command, stdout=out, stderr=out, check=False).returncode:
-                raise PeersMissingError(
-                    f"the peers' packages could not be installed: {_last_line(log)} (all of it: {log}). They need "
-                    "the package index once; --only ours leaves the peers out"
-                )
-    (folder / "complete").touch()
+    if not (folder / "complete").exists():
+        relative = requirements.relative_to(ROOT)
+        print(f"installing {relative} into {folder}", file=sys.stderr)
+        folder.mkdir(parents=True, exist_ok=True)
+        packages = ["-r", str(requirements), *(["-c", str(constraints)] if constraints else [])]
+        _install(folder, [sys.executable, "-m", "venv", "--clear", str(folder / "venv")])
+        _install(folder, [str(python), "-m", "pip", "install", *packages])
+        (folder / "complete").touch()
     return str(python)
+
+
+def _install(folder: Path, command: list[str]) -> None:
+    log = folder / "install.log"
+    with log.open("ab") as out:
+        failed = subprocess.run(command, stdout=out, stderr=out, check=False).returncode
+    if failed:
+        raise PeersMissingError(
+            f"the peers' packages could not be installed: {_last_line(log)} (all of it: {log}). They need "
+            "the package index once; --only ours leaves the peers out"
+        )
 
 
 def _last_line(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line]
-    return lines[0] if lines else "pip failed"
+    return lines[-1] if lines else "pip failed"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.ingest.child import LOOK_INTERVAL_S, Child, CompetitorError
+from benchmarks.ingest.child import Child, CompetitorError
 from benchmarks.ingest.load import PERIOD_MS, SENSORS, WINDOW_STEPS, Load, Window, checksum
 from benchmarks.ingest.measured import Run
 from benchmarks.ingest.ours import PATIENCE_S, SESSION_MS
@@ -48,15 +47,7 @@ def run(name: str, load: Load, *, python: str, kafka: str, redis_url: str, topic
     command = [python, "-m", f"benchmarks.peers.{MODULES[name]}", json.dumps(dataclasses.asdict(job))]
     with tempfile.TemporaryDirectory(prefix="castloop-bench-") as folder:
         with Child(name, command, Path(folder)) as child:
-            deadline = time.monotonic() + PATIENCE_S
-            while child.is_running():
-                child.look()
-                if time.monotonic() > deadline:
-                    raise CompetitorError(
-                        f"{name} did not end within {PATIENCE_S:.0f} s: {child.log[-1500:]}"
-                    )
-                time.sleep(LOOK_INTERVAL_S)
-        child.check()
+            child.finish(PATIENCE_S)
         marks = json.loads(child.output.strip().splitlines()[-1])
     if not marks:
         raise CompetitorError(f"{name} processed nothing: {child.name}")
