@@ -1,0 +1,204 @@
+"""The training benchmark: that everyone trains the same, its checks, and a small run of ours."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.train import race, report
+from benchmarks.train.__main__ import main
+from benchmarks.train.data import simulate, write_race, write_work
+from benchmarks.train.job import Job
+from benchmarks.train.measured import MODULES, Run, medians, run_child, train
+from benchmarks.train.peers.plain_model import Data
+
+RUN = Run(
+    seconds=2.0, cpu_s=3.0, peak_rss_mb=10.0, torch="2", val_loss=1.0, auc=(0.5, 0.9), champion_auc=None
+)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("work") / "work.npz"
+    write_work(path, 64, 64, num_epochs=2, batch_size=16)
+    return path
+
+
+@pytest.mark.parametrize(("readout", "max_epochs"), [("last", 1), ("mean", 2)])
+def test_ours_and_the_plain_loop_come_to_the_same_loss(work: Path, readout: Any, max_epochs: int) -> None:
+    job = Job(str(work), readout, max_epochs, batch_size=16)
+    ours = train("ours", job)
+    # The loop of the tutorials needs torch alone, so it runs without the peers' environment.
+    plain, peak_rss_mb = run_child("plain", MODULES["plain"], job.to_argument(), python=sys.executable)
+    assert math.isclose(ours.val_loss, plain["val_loss"], rel_tol=1e-4)
+    assert ours.torch == plain["torch"]
+    assert min(ours.peak_rss_mb, peak_rss_mb) > 50
+
+
+def test_peers_get_each_window_once_an_epoch_in_another_order(work: Path) -> None:
+    sampler = Data(Job(str(work), "last", max_epochs=2)).sampler
+    assert sampler is not None
+    first, second = list(sampler), list(sampler)
+    assert sorted(first) == sorted(second) == list(range(64))
+    assert first != second
+
+
+def test_peers_get_standardised_windows_without_gaps(work: Path) -> None:
+    data = Data(Job(str(work), "last", max_epochs=2))
+    with np.load(work) as arrays:
+        known = np.isfinite(arrays["x_train"])
+    x_NTF = data.train.tensors[0].numpy()
+    assert not known.all()
+    assert (x_NTF[~known] == 0).all()
+    assert abs(x_NTF[known].mean()) < 1e-4
+    assert abs(x_NTF[..., 0][known[..., 0]].std() - 1) < 1e-4
+
+
+def test_a_race_is_split_by_regime_and_by_whole_heats(tmp_path: Path) -> None:
+    write_race(tmp_path / "before.npz", tmp_path / "after.npz", seed=1, num_casts=80)
+    windows = simulate(1, 80, regime_changes=(0.5,))
+    for regime, name in enumerate(("before", "after")):
+        with np.load(tmp_path / f"{name}.npz") as arrays:
+            train_x, val_x = arrays["x_train"], arrays["x_val"]
+        part = windows[windows.regime_N == regime]
+        assert np.array_equal(np.concatenate([train_x, val_x]), part.x_NTF, equal_nan=True)
+        assert part.heat_N[len(train_x) - 1] < part.heat_N[len(train_x)]
+        assert 0.2 < len(val_x) / len(part) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("auc_E", "reached"),
+    [((0.9,), False), ((0.9, 0.8, 0.9), False), ((0.1, 0.88, 0.88), True), ((0.9, 0.9, 0.1), False)],
+)
+def test_the_target_is_reached_by_two_validations_running(auc_E: tuple[float, ...], reached: bool) -> None:
+    assert Job("", None, 1, target_auc=0.88).is_reached(auc_E) is reached
+    assert not Job("", None, 1).is_reached(auc_E)
+
+
+def lap(seconds: float, reached: bool = True, champion_auc: float | None = None) -> race.Lap:
+    return race.Lap(replace(RUN, seconds=seconds, champion_auc=champion_auc), reached)
+
+
+def test_the_median_of_the_seeds_counts_and_who_did_not_arrive_took_longer() -> None:
+    laps = [lap(3.0), lap(50.0, reached=False), lap(2.0)]
+    assert race.seconds(laps) == 3.0
+    assert race.seconds([*laps[:2], lap(40.0, reached=False)]) is None
+    races = {seed: {"scratch": lap(2.0), "lightning": each} for seed, each in enumerate(laps)}
+    assert race.summary(races) == {"scratch": 2.0, "lightning": 3.0, "lightning_at_least": 3.0}
+    unreached = {1: {"scratch": lap(2.0), "lightning": lap(50.0, reached=False)}}
+    assert race.summary(unreached) == {"scratch": 2.0, "lightning": None, "lightning_at_least": 50.0}
+
+
+def test_a_champion_that_is_still_good_does_not_count() -> None:
+    assert race.seconds([lap(1.0, champion_auc=0.81), lap(5.0, champion_auc=0.79)]) == 5.0
+    assert race.seconds([lap(1.0, champion_auc=0.81)]) is None
+
+
+def test_the_median_of_the_rounds_counts_and_the_largest_memory() -> None:
+    runs = [replace(RUN, seconds=seconds, peak_rss_mb=100 / seconds) for seconds in (1.0, 4.0, 2.0)]
+    figures = medians(runs, num_sequences=1000)
+    assert (figures["sequences_per_s"], figures["peak_rss_mb"]) == (500, 100)
+    assert figures["cpu_s_per_thousand"] == 3
+    assert figures["runs"] == [1000, 250, 500]
+
+
+def figures(last: dict[str, float], pooled: dict[str, float]) -> dict[str, dict[str, dict[str, Any]]]:
+    return {
+        readout: {
+            name: {"sequences_per_s": speed, "peak_rss_mb": 500.0, "val_loss": 1.0, "torch": "2"}
+            for name, speed in speeds.items()
+        }
+        for readout, speeds in (("last", last), ("pooled", pooled))
+    }
+
+
+def good() -> dict[str, dict[str, dict[str, Any]]]:
+    return figures(
+        {"ours": 800, "lightning": 88, "skorch": 87, "plain": 84},
+        {"ours": 800, "lightning": 590, "skorch": 590, "plain": 590},
+    )
+
+
+SECONDS = {"scratch": 10.0, "finetune": 3.0, "plain": 40.0, "lightning": None, "lightning_at_least": 60.0}
+
+
+def test_what_is_reached_passes() -> None:
+    found = report.checks(good(), SECONDS, 160.0, 0.7)
+    assert all(found.values())
+    assert len(found) == 25
+    assert report.ratios(good(), SECONDS)["seconds_lightning_to_finetune"] == 20
+
+
+@pytest.mark.parametrize(
+    ("readout", "name", "key", "value", "fails"),
+    [
+        ("last", "ours", "sequences_per_s", 500, "last_ours_to_lightning is at least 6"),
+        ("pooled", "ours", "sequences_per_s", 700, "pooled_ours_to_lightning is at least 1.25"),
+        ("pooled", "ours", "sequences_per_s", 90, "pooled: ours, 60 epochs under 600 s"),
+        ("last", "plain", "sequences_per_s", 66, "last: plain runs as fast as it is known to"),
+        ("last", "skorch", "val_loss", 1.02, "last: validation losses within 1 %"),
+        ("last", "skorch", "torch", "3", "last: the same torch"),
+        ("last", "ours", "peak_rss_mb", 1001, "last: ours under 1000 MB"),
+    ],
+)
+def test_what_is_not_reached_fails(readout: str, name: str, key: str, value: Any, fails: str) -> None:
+    found = good()
+    found[readout][name][key] = value
+    assert not report.checks(found, SECONDS, 160.0, 0.7)[fails]
+
+
+def test_peers_are_measured_against_the_ceiling() -> None:
+    name = "pooled: lightning runs as fast as it is known to"
+    slow = good()
+    slow["pooled"]["lightning"]["sequences_per_s"] = 300
+    assert report.checks(slow, {}, 100.0, None)[name]
+    assert not report.checks(slow, {}, 110.0, None)[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "champion_auc", "fails"),
+    [
+        ({"scratch": 13.0}, 0.7, "scratch is at least 5 times faster than Lightning"),
+        ({"finetune": 5.0}, 0.7, "finetune is at least 15 times faster than Lightning"),
+        ({"scratch": None}, 0.7, "scratch reaches the target"),
+        ({"scratch": None}, 0.7, "scratch is at least 5 times faster than Lightning"),
+        ({}, 0.8, "the champion starts below 0.8"),
+    ],
+)
+def test_a_lost_race_fails(change: dict[str, float | None], champion_auc: float, fails: str) -> None:
+    assert not report.checks(good(), SECONDS | change, 160.0, champion_auc)[fails]
+
+
+def test_a_plain_lstm_takes_91_megaflops_a_sequence() -> None:
+    assert report.flops_a_sequence() == 3 * 300 * (2 * 256 * (5 + 64) + 2 * 256 * (64 + 64))
+    assert report.ceiling_share(590, 160.0, num_cpus=1) == pytest.approx(0.335, abs=0.001)
+
+
+def test_a_small_run_of_ours_prints_the_names_that_are_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quick", "--only", "ours", "--parts", "pooled", "--repeat", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["pooled"]["ours"] > 0
+    assert 0 < result["ceiling_share"] < 1
+    assert result["details"]["pooled"]["ours"]["runs"] == [result["pooled"]["ours"]]
+    assert "seconds_to_auc" not in result
+
+
+def test_a_small_race_of_ours_prints_the_names_that_are_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quick", "--only", "ours", "--parts", "race", "--seeds", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["seconds_to_auc"]) == {"scratch", "finetune", "plain"}
+    assert 0 < result["details"]["race"]["1"]["finetune"]["champion_auc"] < 1
+    assert "ceiling_share" not in result
+
+
+def test_an_unknown_engine_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", "keras"])
+    assert "--only: there is no keras; there are ours, lightning, skorch, plain" in capsys.readouterr().err
