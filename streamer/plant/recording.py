@@ -94,6 +94,10 @@ class Recording:
         """Rows of all casts."""
         return sum(cast.num_rows for cast in self.casts)
 
+    def rows(self) -> Iterator[RecordedRow]:
+        """All rows in time order, read from the file anew by each call."""
+        return self._table.rows()
+
     def labels(self) -> tuple[Label, ...]:
         """All verdicts, oldest first, those of casts without rows included."""
         return self._labels
@@ -142,7 +146,7 @@ class Recording:
     def _readings(self, chunk_rows: int) -> Iterator[PlantEvent]:
         casts = {cast.cast_id: cast for cast in self.casts}
         chunks: dict[str, list[RecordedRow]] = {}
-        for row in self._table.rows():
+        for row in self.rows():
             yield from self._overdue(chunks, row.ts)
             cast = casts[row.cast_id]
             if row.cast_id in chunks and row.ts - chunks[row.cast_id][-1].ts != self.period_ms:

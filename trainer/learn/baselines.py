@@ -94,7 +94,7 @@ def fit_baselines(
     """
     stats_NS = _statistics(x_NTF, mask_NT)
     labels_N = _labels(y_N, len(stats_NS))
-    seen_S: npt.NDArray[np.bool_] = np.isfinite(stats_NS).any(axis=0)
+    seen_S = np.asarray(np.isfinite(stats_NS).any(axis=0), dtype=np.bool_)
     if not seen_S.any():
         raise ModelInputError(f"no valid value in {len(stats_NS)} windows: nothing to fit baselines on")
     # One thread: several beside a busy process take many times longer, and sums could differ by their order.
