@@ -71,23 +71,28 @@ def once(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
 
 @app.command()
 def models(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Lists the registry: every version, its scores on its gate windows, and what became of it."""
+    """Lists the registry: every version, its scores on its gate windows, and what became of it.
+
+    "ahead" is its AUC-ROC less that of the better baseline: below 0, a simple model ranks better.
+    """
     settings, _ = _settings(config)
     entries = Registry(settings.registry).models()
+    _warn_if_behind(entries)
     if as_json:
         typer.echo(json.dumps([_entry(entry) for entry in entries]))
         return
     if not entries:
         typer.echo(f"no model yet in {settings.registry.path / settings.registry.model_name}")
         return
-    # Without lines a row fits into 80 columns, where rich would cut its cells.
-    columns = ("version", "parent", "state", "windows", "defects", "AUC-ROC", "AUC-PR", "created")
-    table = Table(*columns, box=None, pad_edge=False)
+    # Without lines and with one space between, a row fits into 80 columns, where rich would cut its cells.
+    columns = ("version", "parent", "state", "windows", "defects", "AUC-ROC", "AUC-PR", "ahead", "created")
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for entry in entries:
         row = _entry(entry)
         state = "champion" if row["champion"] else row["state"]
         scores = [f"{row[name]:.3f}" for name in ("auc_roc", "auc_pr")]
-        cells = [row["version"], row["parent"] or "-", state, row["windows"], row["defects"], *scores]
+        ahead = "-" if row["baseline_gap"] is None else f"{row['baseline_gap']:+.3f}"
+        cells = [row["version"], row["parent"] or "-", state, row["windows"], row["defects"], *scores, ahead]
         table.add_row(*map(str, cells), f"{entry.manifest.created_at:%Y-%m-%d %H:%M}")
     Console().print(table)
 
@@ -112,6 +117,16 @@ def watch(
     return stop.exit_code()
 
 
+def _warn_if_behind(entries: list[ModelEntry]) -> None:
+    for manifest in (entry.manifest for entry in entries if entry.is_champion):
+        if manifest.is_behind:
+            typer.echo(
+                f"warning: the champion ranks {-(manifest.baseline_gap or 0):.3f} AUC-ROC behind "
+                f"{manifest.better_baseline}; see 'The model is behind a baseline' in docs/operations.md",
+                err=True,
+            )
+
+
 def _print_update(update: ModelUpdate, as_json: bool) -> None:
     manifest = update.manifest
     facts = {
@@ -124,6 +139,7 @@ def _print_update(update: ModelUpdate, as_json: bool) -> None:
         "defects": manifest.dataset.num_defects,
         "auc_roc": manifest.scores.get("auc_roc"),
         "auc_pr": manifest.scores.get("auc_pr"),
+        "baseline_gap": manifest.baseline_gap,
         "threshold": manifest.threshold,
         "bytes": len(update.data),
     }
@@ -144,6 +160,8 @@ def _entry(entry: ModelEntry) -> dict[str, Any]:
         "defects": manifest.dataset.num_defects,
         "auc_roc": manifest.scores["auc_roc"],
         "auc_pr": manifest.scores["auc_pr"],
+        "baselines": manifest.baselines,
+        "baseline_gap": manifest.baseline_gap,
         "reasons": list(entry.reasons),
         "folder": str(entry.folder),
     }
@@ -152,14 +170,16 @@ def _entry(entry: ModelEntry) -> dict[str, Any]:
 def _print_facts(facts: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
-        if isinstance(value, dict):
-            shown = ", ".join(f"{key} {number:.4g}" for key, number in value.items())
-        elif isinstance(value, list | tuple):
-            shown = "; ".join(map(str, value))
-        else:
-            shown = str(value)
-        table.add_row(name.replace("_", " "), shown)
+        table.add_row(name.replace("_", " "), _shown(value))
     Console().print(table)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()):
+        return "; ".join(f"{key}: {_shown(each)}" for key, each in value.items())
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {number:.4g}" for key, number in value.items())
+    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _settings(path: Path) -> tuple[TrainerSettings, ModelSettings]:

@@ -1,4 +1,4 @@
-"""One cycle: frozen data set -> split -> fine-tune -> score -> gate -> register -> decide.
+"""One cycle: frozen data set -> split -> fine-tune -> score beside baselines -> register -> gate -> decide.
 
 Every step can be repeated: a cycle that was killed goes on with the same data set, the same champion and the
 same checkpoints, and what the registry has recorded for this cycle is not done twice.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import torch
 
 from streamer.errors import CastingError, ConfigError
 from streamer.kafka import MAX_REQUEST_BYTES
+from trainer.baseline_gap import gap, score_beside, warn_if_behind
 from trainer.config import DatasetConfig, TrainerSettings
 from trainer.data.dataset import Dataset, LabelledWindows
 from trainer.data.split import Split, require_classes, split_by_time
@@ -58,6 +59,8 @@ class CycleResult:
         seconds: From the start of the cycle to the decision, with any time between a kill and the restart.
         scores: Of the challenger on the gate windows.
         champion_scores: Of the champion on the same windows, None without one.
+        baselines: Scores of simple models, fitted on the same training part, on the same windows.
+        baseline_gap: AUC-ROC of the challenger less that of the better baseline.
     """
 
     number: int
@@ -72,6 +75,9 @@ class CycleResult:
     reasons: tuple[str, ...]
     scores: dict[str, float]
     champion_scores: dict[str, float] | None
+    # A cycle that was decided before there were baselines has none.
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    baseline_gap: float | None = None
 
 
 class CycleRunner:
@@ -249,6 +255,7 @@ class CycleRunner:
         val_N, gate_N = split.validation_N, split.gate_N
         threshold = best_threshold(dataset.y_N[val_N], self._predict(model, dataset, val_N))
         scores = evaluate(dataset.y_N[gate_N], self._predict(model, dataset, gate_N), threshold)
+        baselines = score_beside(dataset, split, self._model_settings.training.seed)
         frozen = dataset.manifest
         manifest = Manifest(
             model_name=self._registry.model_name,
@@ -265,6 +272,8 @@ class CycleRunner:
                 id=frozen.id, num_windows=len(dataset.y_N), num_defects=int(dataset.y_N.sum())
             ),
             scores={name: float(value) for name, value in dataclasses.asdict(scores).items()},
+            baselines=baselines,
+            baseline_gap=gap(scores, baselines),
         )
         tensors = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
         return write_artifact(tensors, manifest)
@@ -289,6 +298,7 @@ class CycleRunner:
         record = self._registry.promote if decision.promote else self._registry.refuse
         event = record(trained.version, decision.reasons, details)
         log.info(event.kind, cycle=cycle.number, version=event.version, reasons=event.reasons)
+        warn_if_behind(challenger.manifest, decision=event.kind)
         return event
 
     def _details(
@@ -309,6 +319,8 @@ class CycleRunner:
             "epochs": trained.details["epochs"],
             "scores": manifest.scores,
             "champion_scores": champion_scores,
+            "baselines": manifest.baselines,
+            "baseline_gap": manifest.baseline_gap,
         }
 
     def _score(self, artifact: Artifact, dataset: Dataset, split: Split) -> Probabilities:

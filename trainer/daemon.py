@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from streamer.errors import UnavailableError
 from streamer.http import Health
 from streamer.process import StopRequest
 from streamer.store.reading import WindowReader
+from trainer.baseline_gap import warn_if_behind
 from trainer.config import TrainerSettings
 from trainer.cycle import CycleResult, CycleRunner, CycleStoppedError
 from trainer.data.dataset import Dataset, Selection, freeze, keep, let_go, load
@@ -70,6 +72,9 @@ class TrainerDaemon:
         Raises:
             RegistryError: The registry cannot be used.
         """
+        champion = self._registry.champion_version()
+        if champion is not None:
+            warn_if_behind(self._registry.manifest(champion), decision="promoted")
         while not stop():
             self._health.beat()
             try:
@@ -234,3 +239,5 @@ class TrainerDaemon:
             self._metrics.promoted_at.set(event.at.timestamp())
             self._metrics.auc_roc.set(manifest.scores["auc_roc"])
             self._metrics.auc_pr.set(manifest.scores["auc_pr"])
+            gap = manifest.baseline_gap
+            self._metrics.baseline_gap.set(math.nan if gap is None else gap)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from trainer.cycle import CycleResult
@@ -38,6 +40,11 @@ class TrainerMetrics:
         self.version = gauge("casting_model_version", "Version that serves, 0 before the first.")
         self.auc_roc = gauge("casting_model_auc_roc", "Of the champion when it was promoted.")
         self.auc_pr = gauge("casting_model_auc_pr", "Of the champion when it was promoted.")
+        self.baseline_gap = gauge(
+            "casting_model_baseline_gap",
+            "AUC-ROC of the champion less that of the better baseline when it was promoted; NaN if not known.",
+        )
+        self.baseline_gap.set(math.nan)
         self.promoted_at = gauge(
             "casting_model_promoted_timestamp_seconds",
             "When the champion was promoted, seconds since the epoch.",

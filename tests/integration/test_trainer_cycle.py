@@ -20,6 +20,7 @@ from trainer.cycle import CycleResult
 from trainer.learn.config import EarlyStoppingConfig, ModelSettings
 from trainer.learn.model import build_model
 from trainer.release import release_topics
+from trainer.release.events import model_event
 
 
 @pytest.fixture
@@ -56,10 +57,55 @@ def test_the_first_model_that_beats_the_base_rate_is_promoted(plant: Plant, conf
         assert (manifest.sensors, manifest.window, manifest.period_ms) == (DATA.sensors, plant.spec, 1000)
         # The whole data set, of which the gate's windows gave the scores.
         assert (manifest.dataset.num_windows, manifest.scores["num_windows"]) == (120, 24)
+        assert_beside_baselines(trainer, result)
         folder = trainer.registry.models()[0].folder
         assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + result.epochs
         assert manifest.dataset.id in (folder / "dataset.json").read_text()
         assert plant.client.exists(plant.keys.dataset(manifest.dataset.id))
+
+
+def assert_beside_baselines(trainer: Life, result: CycleResult) -> None:
+    """Result, manifest and event tell the same of the baselines."""
+    assert set(result.baselines) == {"logistic_regression", "hist_gradient_boosting"}
+    for scores in result.baselines.values():
+        assert set(scores) == {"auc_roc", "auc_pr", "f1"}
+    better = max(scores["auc_roc"] for scores in result.baselines.values())
+    assert result.baseline_gap == result.scores["auc_roc"] - better
+    manifest = trainer.registry.manifest(result.version)
+    assert (manifest.baselines, manifest.baseline_gap) == (result.baselines, result.baseline_gap)
+    event = trainer.registry.events()[-1]
+    assert (event.details["baselines"], event.details["baseline_gap"]) == (
+        result.baselines,
+        result.baseline_gap,
+    )
+    told = model_event(event, manifest, source="castloop").data
+    assert isinstance(told, dict)
+    assert (told["baselines"], told["baseline_gap"]) == (result.baselines, result.baseline_gap)
+
+
+def test_baselines_are_fitted_on_the_training_part_and_a_model_behind_them_is_told(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    untrained = MODEL.model_copy(
+        update={
+            "training": MODEL.training.model_copy(update={"max_epochs": 1}),
+            "optimizer": MODEL.optimizer.model_copy(update={"learning_rate": 1e-6}),
+        }
+    )
+    plant.write(casts(range(60)))
+    with life(plant, config, untrained) as trainer, capture_logs() as logs:
+        first = cycle(trainer, plant)
+        # The gate's casts are all told apart wrongly by now: a baseline fitted on them would not be.
+        plant.label([Label(f"C{n:05d}", n % 2 == 1, inspected_at=2) for n in range(48, 60)])
+        second = cycle(trainer, plant)
+    assert first.baselines["logistic_regression"]["auc_roc"] > 0.95
+    assert second.baselines["logistic_regression"]["auc_roc"] < 0.05
+    assert first.baseline_gap is not None
+    assert first.baseline_gap < -0.01
+    said = [line for line in logs if line["event"] == "behind a baseline"]
+    assert (said[0]["version"], said[0]["decision"], said[0]["log_level"]) == (1, first.decision, "warning")
+    assert said[0]["baseline_gap"] == round(first.baseline_gap, 4)
+    assert said[0]["baseline"] in first.baselines
 
 
 def test_a_model_of_whole_casts_is_trained_and_goes_on_from_its_champion(

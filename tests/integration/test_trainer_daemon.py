@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from plants import DATA, SPEC, Plant, casts
 from prometheus_client import generate_latest
@@ -19,12 +21,21 @@ from streamer.records import Record
 from streamer.schema import Label
 from streamer.store.reading import WindowReader
 from streamer.windows import Address
+from trainer import baseline_gap
 from trainer.config import TrainerSettings
 from trainer.errors import NotEnoughDataError
 from trainer.journal import CycleJournal
 from trainer.learn.config import ModelSettings, OptimizerConfig
 from trainer.learn.training_metrics import EpochResult
-from trainer.release import ModelSubscriber, Publisher, Registry, release_topics
+from trainer.release import (
+    DatasetInfo,
+    Manifest,
+    ModelSubscriber,
+    Publisher,
+    Registry,
+    release_topics,
+    write_artifact,
+)
 
 PATIENCE_S = 20.0
 QUIET_S = 0.3
@@ -146,7 +157,7 @@ class Killed(BaseException):
     """What SIGKILL would do at this point: nothing below it runs any more."""
 
 
-def die_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, when: str) -> None:
+def die_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, when: str) -> None:
     real: Callable[..., object] = getattr(owner, name)
 
     def dying(*args: object, **kwargs: object) -> object:
@@ -299,6 +310,34 @@ class TestMidCycle:
             assert "rows in Redis are not those" in trainer.registry.events()[1].reasons[0]
             assert trainer.registry.events()[1].details["windows"] == 120
 
+    def test_baselines_are_not_fitted_again_for_the_decision(
+        self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.killed_after(plant, config, monkeypatch, "register")
+        die_at(monkeypatch, baseline_gap, "score_baselines", "before")
+        with life(plant, config) as trainer:
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert set(result.baselines) == {"logistic_regression", "hist_gradient_boosting"}
+            assert result.baseline_gap == trainer.registry.manifest(1).baseline_gap
+
+    def test_a_decision_from_before_there_were_baselines_is_finished(
+        self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.killed_after(plant, config, monkeypatch, "promote")
+        lines = []
+        journal = config.registry.path / config.registry.model_name / "events.jsonl"
+        for line in journal.read_text().splitlines():
+            event = json.loads(line)
+            event["details"].pop("baselines", None)
+            event["details"].pop("baseline_gap", None)
+            lines.append(json.dumps(event))
+        journal.write_text("".join(f"{line}\n" for line in lines))
+        with life(plant, config) as trainer:
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert (result.decision, result.baselines, result.baseline_gap) == ("promoted", {}, None)
+
     def test_a_decision_stands_even_if_its_rows_are_gone(
         self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -442,6 +481,7 @@ def test_each_promoted_version_reaches_a_subscriber_once_and_the_metrics(
             "casting_model_version 2.0",
             f"casting_model_auc_roc {scores['auc_roc']}",
             f"casting_model_auc_pr {scores['auc_pr']}",
+            f"casting_model_baseline_gap {trainer.registry.manifest(2).baseline_gap}",
             'casting_trainer_cycles_total{decision="promoted"} 2.0',
             "casting_trainer_new_labelled_windows 0.0",
             "casting_trainer_unpublished_events 0.0",
@@ -457,6 +497,46 @@ def test_each_promoted_version_reaches_a_subscriber_once_and_the_metrics(
         trainer.daemon.run(Turns(1))
         assert trainer.registry.events()[-1].kind == "refused"
         assert shown(trainer) == "casting_model_version 2.0"
+
+
+@pytest.mark.parametrize(
+    ("gap", "metric", "warnings"), [(-0.2, "-0.2", 1), (0.05, "0.05", 0), (None, "NaN", 0)]
+)
+def test_a_new_process_shows_and_tells_how_far_the_champion_is_ahead(
+    plant: Plant,
+    config: TrainerSettings,
+    capsys: pytest.CaptureFixture[str],
+    gap: float | None,
+    metric: str,
+    warnings: int,
+) -> None:
+    better = {"hist_gradient_boosting": {"auc_roc": 0.9, "auc_pr": 0.8, "f1": 0.7}}
+    manifest = Manifest(
+        model_name=config.registry.model_name,
+        version=1,
+        created_at=datetime(2026, 11, 22, tzinfo=UTC),
+        architecture={},
+        sensors=DATA.sensors,
+        period_ms=1000,
+        window=SPEC,
+        threshold=0.5,
+        dataset=DatasetInfo(id="d", num_windows=10, num_defects=2),
+        scores={"auc_roc": 0.9 + (gap or 0), "auc_pr": 0.5},
+        baselines={} if gap is None else better,
+        baseline_gap=gap,
+    )
+    with Registry(config.registry) as registry:
+        registry.register(write_artifact({"w": np.zeros(2, np.float32)}, manifest))
+        registry.promote(1)
+    with life(plant, config) as trainer:
+        trainer.daemon.run(Turns(3))
+        assert (
+            f"casting_model_baseline_gap {metric}"
+            in generate_latest(trainer.metrics.registry).decode().splitlines()
+        )
+    said = capsys.readouterr().out
+    assert said.count("baseline_gap=") == warnings
+    assert said.count("hist_gradient_boosting") == warnings
 
 
 def shown(trainer: Life) -> str:

@@ -154,6 +154,10 @@ def test_once_models_and_watch_tell_of_the_same_model(
     assert (model["auc_pr"], model["reasons"]) == (once["scores"]["auc_pr"], once["reasons"])
     update = json.loads(trainer("watch", "--json", "--count", "1"))
     assert (update["version"], update["model"], update["auc_pr"]) == (1, "defect-lstm", model["auc_pr"])
+    assert (model["baselines"], model["baseline_gap"]) == (once["baselines"], once["baseline_gap"])
+    assert set(model["baselines"]) == {"logistic_regression", "hist_gradient_boosting"}
+    assert update["baseline_gap"] == model["baseline_gap"]
+    assert trainer("models").splitlines()[1].split()[7] == f"{model['baseline_gap']:+.3f}"
     assert trainer("models").splitlines()[1].split()[:5] == ["1", "-", "champion", "120", "60"]
 
 

@@ -27,6 +27,8 @@ METADATA_KEY = "castloop"
 CONTENT_TYPE = "application/vnd.safetensors"
 # Smaller: plants with thousands of sensors do not fit. Larger: a foreign file costs more to refuse.
 MAX_HEADER_BYTES = 1024 * 1024
+# Smaller: a model that ranks as well as a baseline is called behind by chance. Larger: losing goes unsaid.
+BASELINE_MARGIN = 0.01
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -53,6 +55,10 @@ class Manifest(_Frozen):
         sensors: In column order.
         threshold: Probability from which a window is called defective.
         scores: On the gate windows, such as `auc_roc` and `auc_pr`.
+        baselines: Scores of simple models that were fitted and scored on the same parts: `auc_roc`, `auc_pr` and
+            `f1` by name. Empty in a model from before they were fitted.
+        baseline_gap: AUC-ROC of the model less that of the better baseline, on the gate windows; above 0 the
+            model is ahead.
         weights_sha256: Digest of the tensors; `write_artifact` fills it in.
     """
 
@@ -69,12 +75,24 @@ class Manifest(_Frozen):
     threshold: float = Field(ge=0, le=1)
     dataset: DatasetInfo
     scores: dict[str, FiniteFloat] = {}
+    baselines: dict[str, dict[str, FiniteFloat]] = {}
+    baseline_gap: FiniteFloat | None = None
     weights_sha256: str = ""
 
     @property
     def sensor_names(self) -> tuple[str, ...]:
         """Names in column order."""
         return tuple(sensor.name for sensor in self.sensors)
+
+    @property
+    def better_baseline(self) -> str | None:
+        """The baseline with the highest AUC-ROC."""
+        return max(self.baselines, key=lambda name: self.baselines[name]["auc_roc"], default=None)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a baseline ranks the gate windows better, by more than `BASELINE_MARGIN`."""
+        return self.baseline_gap is not None and self.baseline_gap < -BASELINE_MARGIN
 
 
 @dataclass(frozen=True, slots=True, eq=False)

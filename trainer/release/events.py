@@ -62,7 +62,10 @@ def model_event(event: ModelEvent, manifest: Manifest, *, source: str) -> CloudE
     """The event that tells of a decision."""
     summary = manifest.model_dump(
         mode="json",
-        include={"model_name", "version", "parent", "created_at", "dataset", "scores", "threshold"},
+        include={
+            *("model_name", "version", "parent", "created_at", "dataset", "threshold"),
+            *("scores", "baselines", "baseline_gap"),
+        },
     )
     return CloudEvent(
         id=event.ce_id,

@@ -90,6 +90,25 @@ def test_fields_that_a_later_trainer_adds_are_let_through() -> None:
     assert read_artifact(with_manifest(calibrated_on="d-18")).manifest.version == 3
 
 
+def test_a_model_from_before_there_were_baselines_is_read() -> None:
+    fields = json.loads(manifest_json(read_artifact(DATA).manifest))
+    del fields["baselines"], fields["baseline_gap"]
+    manifest = read_artifact(with_metadata({METADATA_KEY: json.dumps(fields)})).manifest
+    assert (manifest.baselines, manifest.baseline_gap, manifest.better_baseline) == ({}, None, None)
+    assert not manifest.is_behind
+
+
+@pytest.mark.parametrize(
+    ("gap", "is_behind"), [(0.2, False), (0.0, False), (-0.0099, False), (-0.0101, True)]
+)
+def test_a_model_is_behind_when_the_better_baseline_is_ahead_by_more_than_a_hundredth(
+    gap: float, is_behind: bool
+) -> None:
+    scores = {"linear": {"auc_roc": 0.8, "auc_pr": 0.6}, "boosting": {"auc_roc": 0.9, "auc_pr": 0.5}}
+    manifest = read_artifact(with_manifest(baselines=scores, baseline_gap=gap)).manifest
+    assert (manifest.better_baseline, manifest.is_behind) == ("boosting", is_behind)
+
+
 def test_another_format_version_is_refused() -> None:
     with pytest.raises(ArtifactError, match="format version 2, this reader knows 1"):
         read_artifact(with_manifest(format_version=2))

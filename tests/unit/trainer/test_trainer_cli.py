@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from streamer.config import SensorConfig, WindowsConfig
+from trainer.cli import _shown
+from trainer.release import DatasetInfo, Manifest, Registry, RegistryConfig, write_artifact
+
+TIME = ["2026-11-22", "10:00"]
 HELP = """
 import sys
 from trainer.cli import app
@@ -87,3 +94,64 @@ def test_an_empty_registry_lists_nothing(tmp_path: Path) -> None:
     done = trainer("models", "-c", str(tmp_path / "trainer.yaml"))
     assert (done.returncode, done.stdout) == (0, f"no model yet in {tmp_path}/registry/defect-lstm\n")
     assert not (tmp_path / "registry").exists()
+
+
+def registered(folder: Path, gap: float | None) -> None:
+    """A registry whose champion has these scores."""
+    manifest = Manifest(
+        model_name="defect-lstm",
+        version=1,
+        created_at=datetime(2026, 11, 22, 10, 0, tzinfo=UTC),
+        architecture={},
+        sensors=(SensorConfig(name="mold_level", unit="mm"),),
+        period_ms=1000,
+        window=WindowsConfig(),
+        threshold=0.5,
+        dataset=DatasetInfo(id="d", num_windows=150_000, num_defects=20_000),
+        scores={"auc_roc": 0.9, "auc_pr": 0.7},
+        baselines={} if gap is None else {"logistic_regression": {"auc_roc": 0.9 - gap, "auc_pr": 0.8}},
+        baseline_gap=gap,
+    )
+    with Registry(RegistryConfig(path=folder)) as registry:
+        registry.register(write_artifact({"w": np.zeros(2, np.float32)}, manifest))
+        registry.promote(1)
+
+
+@pytest.mark.parametrize(
+    ("gap", "shown", "said"),
+    [
+        (0.04, "+0.040", ""),
+        (
+            -0.034,
+            "-0.034",
+            "warning: the champion ranks 0.034 AUC-ROC behind logistic_regression; see 'The model is behind a "
+            "baseline' in docs/operations.md\n",
+        ),
+        (None, "-", ""),
+    ],
+)
+def test_models_says_how_far_each_is_ahead_in_80_columns_and_warns_of_a_champion_behind(
+    tmp_path: Path, gap: float | None, shown: str, said: str
+) -> None:
+    (tmp_path / "trainer.yaml").write_text(f"registry:\n  path: {tmp_path / 'registry'}\n")
+    (tmp_path / "model_config.yaml").write_text("{}")
+    registered(tmp_path / "registry", gap)
+    done = trainer("models", "-c", str(tmp_path / "trainer.yaml"))
+    assert (done.returncode, done.stderr) == (0, said)
+    head, row = done.stdout.splitlines()
+    assert dict(zip(head.split()[:8], row.split()[:8], strict=True))["ahead"] == shown
+    assert row.split() == ["1", "-", "champion", "150000", "20000", "0.900", "0.700", shown, *TIME]
+    assert len(row) <= 80
+    done = trainer("models", "--json", "-c", str(tmp_path / "trainer.yaml"))
+    (model,) = json.loads(done.stdout)
+    assert (model["baseline_gap"], bool(model["baselines"]), done.stderr) == (gap, gap is not None, said)
+
+
+def test_nested_scores_are_shown_in_a_line() -> None:
+    scores = {"logistic_regression": {"auc_roc": 0.91234, "f1": 0.5}, "hist_gradient_boosting": {"f1": 0.25}}
+    assert _shown(scores) == "logistic_regression: auc_roc 0.9123, f1 0.5; hist_gradient_boosting: f1 0.25"
+    assert (_shown({"auc_roc": 0.91234}), _shown(["a", "b"]), _shown(None)) == (
+        "auc_roc 0.9123",
+        "a; b",
+        "None",
+    )
