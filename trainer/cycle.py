@@ -43,6 +43,8 @@ log = structlog.get_logger()
 # Refused before hours of training, not after: the model file is one record, with a manifest and headers.
 MAX_MODEL_BYTES = MAX_REQUEST_BYTES - 1024 * 1024
 
+MS_A_DAY = 86_400_000
+
 Probabilities = npt.NDArray[np.float64]
 
 
@@ -177,6 +179,7 @@ class CycleRunner:
             on_epoch=lambda epoch: self._on_epoch(cycle.number, epoch),
             should_stop=self._should_stop,
             resume=True,
+            progress=False,
         )
         if result.stop_reason == "stopped":
             raise CycleStoppedError(f"cycle {cycle.number} was stopped after {len(result.epochs)} epochs")
@@ -242,6 +245,7 @@ class CycleRunner:
 
     def _loader(self, dataset: Dataset, index_N: npt.NDArray[np.int64], *, shuffle: bool) -> WindowLoader:
         training = self._model_settings.training
+        half_life = self._model_settings.loss.recency_half_life_days
         return WindowLoader(
             dataset.x_NTF[index_N],
             dataset.mask_NT[index_N],
@@ -249,6 +253,7 @@ class CycleRunner:
             batch_size=training.batch_size,
             shuffle=shuffle,
             seed=training.seed,
+            weight_N=None if half_life is None else recency_weights(dataset, index_N, half_life),
         )
 
     def _artifact(self, model: SteelDefectLSTM, parent: int | None, dataset: Dataset, split: Split) -> bytes:
@@ -326,6 +331,16 @@ class CycleRunner:
     def _score(self, artifact: Artifact, dataset: Dataset, split: Split) -> Probabilities:
         scorer = Scorer(artifact, num_threads=self._model_settings.training.num_threads)
         return scorer.score(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
+
+
+def recency_weights(
+    dataset: Dataset, index_N: npt.NDArray[np.int64], half_life_days: float
+) -> npt.NDArray[np.float64]:
+    """What some windows count in the loss: half for each half-life before the newest of them, 1 on average."""
+    end_N = dataset.end_N[index_N]
+    age_days_N = (end_N.max() - end_N) * dataset.manifest.data.period_ms / MS_A_DAY
+    weight_N = np.exp2(-age_days_N / half_life_days)
+    return np.asarray(weight_N / weight_N.mean())
 
 
 def _require_record_size(model: SteelDefectLSTM) -> None:

@@ -3,6 +3,7 @@
 CastingError
 |-- NotEnoughDataError       wait for more casts; the message says what is missing
 |-- ModelInputError          shapes, types or values do not fit the model: mend the caller
+|-- TrainingSetupError       this configuration cannot train here: mend the configuration
 |-- TrainingDivergedError    loss or gradient is not finite: mend the data or the learning rate
 |-- CheckpointError          a checkpoint is torn, or of another architecture
 |-- ArtifactError            a model file is not what it says it is: never load it
@@ -24,6 +25,10 @@ class DatasetChangedError(CastingError):
 
 class ModelInputError(CastingError):
     """Arrays or labels do not fit the model; the message gives what was expected and what came."""
+
+
+class TrainingSetupError(CastingError):
+    """A training cannot begin as it is configured on this machine; the message names the key and the mend."""
 
 
 class TrainingDivergedError(CastingError):

@@ -269,3 +269,11 @@ def small_model(version: int) -> tuple[Manifest, bytes]:
     )
     tensors = {name: np.asarray(tensor) for name, tensor in model.state_dict().items()}
     return manifest, write_artifact(tensors, manifest)
+
+
+def test_the_training_of_the_docs_runs() -> None:
+    (code,) = code_blocks(TEXTS["docs/training.md"], "python")
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert re.fullmatch(r"[123] [01]\.\d+\n", done.stdout), done.stderr

@@ -1,18 +1,113 @@
-"""Training state on disk."""
+"""Training state on disk: written whole, checked by digest, and never alone.
+
+A file is `MAGIC`, the SHA-256 of what follows, and what `torch.save` made of the state.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 
 from trainer.errors import CheckpointError
+from trainer.learn.config import CheckpointConfig
+
+log = structlog.get_logger()
 
 LAST = "last.pt"
-BEST = "best.pt"
+PREVIOUS = "previous.pt"
+MAGIC = b"castloop-state-1\n"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_BEST_NAME = re.compile(r"best-(\d{5})\.pt")
+
+
+class ModelCheckpoint:
+    """The checkpoints of one run in one folder: the last two complete states, and the weights of the best epochs.
+
+    After a crash at any moment at least one complete state can be read, if one had been saved before.
+
+    Args:
+        folder: Of the run; made if it is missing.
+        config: How often and how many.
+        writes: False: for the ranks of a group that only read.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, *, writes: bool = True) -> None:
+        self._folder = folder
+        self._config = config
+        self._writes = writes
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise CheckpointError(f"{folder}: cannot make the folder of the run: {exc}") from exc
+
+    def is_due_after_epoch(self, epoch: int) -> bool:
+        """Whether the complete state is to be saved behind this epoch."""
+        return epoch % self._config.every_epochs == 0
+
+    def is_due_after_step(self, step: int) -> bool:
+        """Whether it is to be saved behind this optimizer step, counted over the run."""
+        return self._config.every_steps is not None and step % self._config.every_steps == 0
+
+    def save_last(self, state: dict[str, Any]) -> None:
+        """Saves a complete state; the one before is kept beside it.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        if not self._writes:
+            return
+        path = self._folder / LAST
+        temporary = _write_aside(path, state)
+        try:
+            if path.exists():
+                path.replace(self._folder / PREVIOUS)
+            temporary.replace(path)
+            _fsync_folder(self._folder)
+        except OSError as exc:
+            raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
+
+    def load_last(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest complete state that can be read, and its file; None if none was ever saved.
+
+        Raises:
+            CheckpointError: There are files, and none can be read; the message names each.
+        """
+        faults = []
+        for path in (self._folder / LAST, self._folder / PREVIOUS):
+            if not path.exists():
+                continue
+            try:
+                return path, load_checkpoint(path)
+            except CheckpointError as exc:
+                log.warning("checkpoint cannot be read", error=str(exc))
+                faults.append(str(exc))
+        if faults:
+            raise CheckpointError("; ".join(faults))
+        return None
+
+    def save_best(self, epoch: int, state: dict[str, Any]) -> None:
+        """Saves the weights of an epoch that was the best so far, and removes the oldest beyond `keep_best`.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        if not self._writes:
+            return
+        save_checkpoint(self._folder / f"best-{epoch:05d}.pt", state)
+        for path in self.best()[: -self._config.keep_best]:
+            path.unlink(missing_ok=True)
+
+    def best(self) -> list[Path]:
+        """Files of the best epochs, the best one last."""
+        return sorted(path for path in self._folder.iterdir() if _BEST_NAME.fullmatch(path.name))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -21,18 +116,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: The folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _write_aside(path, state)
     try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as exc:
         raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -42,28 +131,60 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: The file is missing, torn or no checkpoint.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as exc:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise CheckpointError(f"{path}: cannot read the checkpoint: {exc}") from exc
+    if not data.startswith(MAGIC):
+        raise CheckpointError(f"{path}: not a checkpoint of this version")
+    digest, payload = data[len(MAGIC) :][:_DIGEST_BYTES], data[len(MAGIC) + _DIGEST_BYTES :]
+    if hashlib.sha256(payload).digest() != digest:
+        raise CheckpointError(
+            f"{path}: torn or damaged: its digest is not that of its {len(payload):,} bytes"
+        )
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as exc:
         raise CheckpointError(f"{path}: cannot read the checkpoint: {exc}") from exc
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a checkpoint")
     return state
 
 
-def check_fits(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+def differing_fields(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """What a checkpoint was made with that is otherwise now, a text for each field."""
+    return [
+        f"{key}: {found.get(key)!r} in the file, {expected.get(key)!r} now"
+        for key in sorted(found.keys() | expected.keys())
+        if found.get(key) != expected.get(key)
+    ]
+
+
+def check_fits(where: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Compares what a checkpoint was made with to what is configured now.
 
     Raises:
         CheckpointError: They differ; the message names the fields.
     """
-    keys = sorted(found.keys() | expected.keys())
-    differing = [
-        f"{key}: {found.get(key)!r} in the file, {expected.get(key)!r} now"
-        for key in keys
-        if found.get(key) != expected.get(key)
-    ]
-    if differing:
-        raise CheckpointError(f"{path}: made with another configuration: {'; '.join(differing)}")
+    if differing := differing_fields(found, expected):
+        raise CheckpointError(f"{where}: made with another configuration: {'; '.join(differing)}")
+
+
+def _write_aside(path: Path, state: dict[str, Any]) -> Path:
+    """Writes the file under another name in the same folder, safe on disk."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(MAGIC + hashlib.sha256(payload).digest())
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as exc:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
+    return temporary
 
 
 def _fsync_folder(folder: Path) -> None:

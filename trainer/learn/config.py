@@ -90,8 +90,10 @@ class TrainingConfig(Section):
     # A batch is computed in so many parts and their gradients summed in order, whoever computes them: so the result
     # depends on this number, and not on workers, processes or load. More: more cores can share a batch, and each
     # multiplication is smaller (two parts on one core cost an eighth).
-    num_slices: int = Field(2, ge=1, le=64, description="parts that a batch is computed in")
-    num_workers: int | Literal["auto"] = Field(
+    num_slices: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
+        "auto", description="parts that a batch is computed in; auto: 2 on a CPU, 1 elsewhere"
+    )
+    num_workers: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
         "auto", description="threads that compute slices side by side; auto: measured while training"
     )
     # More pay on an idle machine only: beside one busy process two threads were 5 times slower than one.
@@ -106,8 +108,9 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _workers_have_slices(self) -> Self:
-        if self.num_workers != "auto" and not 1 <= self.num_workers <= self.num_slices:
-            raise ValueError(f"num_workers must lie between 1 and num_slices, which is {self.num_slices}")
+        slices, workers = self.num_slices, self.num_workers
+        if slices != "auto" and workers != "auto" and workers > slices:
+            raise ValueError(f"{workers} num_workers have nothing to do beside {slices} num_slices")
         return self
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from trainer.errors import CheckpointError
 
 METRICS = "metrics.csv"
 TIMINGS = "timings.csv"
 # metrics.csv repeats for a seed; what the machine adds stands in timings.csv.
-TIMING_FIELDS = ("seconds", "sequences_per_s")
+TIMING_FIELDS = (
+    *("seconds", "sequences_per_s", "batch_ms_median", "batch_ms_p95", "rss_mb", "gpu_mb", "num_workers"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +24,19 @@ class EpochResult:
     """One epoch.
 
     Attributes:
-        learning_rate: During the epoch.
+        learning_rate: Of the LSTM, in the last step of the epoch.
         grad_norm: Mean over the steps, before clipping.
+        grad_norm_clipped: The same, after clipping.
         num_clipped: Steps whose gradient was clipped.
+        val_f1: And the scores beside it: at a probability of 0.5.
+        val_histogram: Windows by their probability, in ten bins of 0.1.
         is_best: Whether the monitored figure improved.
         seconds: Training part and validation.
         sequences_per_s: Windows through the training part a second.
+        batch_ms_median: Milliseconds of an optimizer step, as the host sees them.
+        rss_mb: Resident memory of the process at the end of the epoch, MiB.
+        gpu_mb: Most memory that tensors took on a CUDA device so far, MiB; 0 without one.
+        num_workers: Threads that computed slices at the end of the epoch.
     """
 
     epoch: int
@@ -34,12 +44,28 @@ class EpochResult:
     val_loss: float
     val_auc_roc: float
     val_auc_pr: float
+    val_f1: float
+    val_precision: float
+    val_recall: float
+    val_accuracy: float
+    val_brier: float
+    val_ece: float
+    val_f1_good: float
+    val_precision_good: float
+    val_recall_good: float
+    val_histogram: tuple[int, ...]
     learning_rate: float
     grad_norm: float
+    grad_norm_clipped: float
     num_clipped: int
     is_best: bool
     seconds: float
     sequences_per_s: float
+    batch_ms_median: float
+    batch_ms_p95: float
+    rss_mb: float
+    gpu_mb: float
+    num_workers: int
 
 
 class TrainingMetrics:
@@ -49,7 +75,7 @@ class TrainingMetrics:
     """
 
     def __init__(self, folder: Path | None, epochs: Sequence[EpochResult] = ()) -> None:
-        self._folder = folder
+        self.folder = folder
         self.epochs = list(epochs)
 
     def add(self, result: EpochResult) -> None:
@@ -59,25 +85,34 @@ class TrainingMetrics:
             CheckpointError: The folder cannot be written.
         """
         self.epochs.append(result)
-        if self._folder is None:
-            return
-        names = list(EpochResult.__dataclass_fields__)
-        self._write(METRICS, [name for name in names if name not in TIMING_FIELDS])
-        self._write(TIMINGS, ["epoch", *TIMING_FIELDS])
+        self.write()
 
-    def _write(self, name: str, fields: list[str]) -> None:
-        assert self._folder is not None  # noqa: S101 - for the type checker: add() returned otherwise
+    def write(self) -> None:
+        """Writes the files.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        if self.folder is None:
+            return
+        names = [field.name for field in fields(EpochResult)]
+        self._write_file(self.folder / METRICS, [name for name in names if name not in TIMING_FIELDS])
+        self._write_file(self.folder / TIMINGS, ["epoch", *TIMING_FIELDS])
+
+    def _write_file(self, path: Path, names: list[str]) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(fields)
-        writer.writerows([_cell(getattr(epoch, field)) for field in fields] for epoch in self.epochs)
-        temporary = self._folder / f".{name}"
+        writer.writerow(names)
+        writer.writerows([_cell(getattr(epoch, name)) for name in names] for epoch in self.epochs)
+        temporary = path.with_name(f".{path.name}")
         try:
             temporary.write_text(text.getvalue(), encoding="utf-8")
-            temporary.replace(self._folder / name)
+            temporary.replace(path)
         except OSError as exc:
-            raise CheckpointError(f"{self._folder / name}: cannot write it: {exc}") from exc
+            raise CheckpointError(f"{path}: cannot write it: {exc}") from exc
 
 
-def _cell(value: float | int | bool) -> str:
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
     return str(int(value)) if isinstance(value, int) else repr(value)

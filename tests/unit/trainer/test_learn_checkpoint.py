@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from trainer.errors import CheckpointError
-from trainer.learn.checkpoint import check_fits, load_checkpoint, save_checkpoint
+from trainer.learn.checkpoint import ModelCheckpoint, check_fits, load_checkpoint, save_checkpoint
+from trainer.learn.config import CheckpointConfig
 from trainer.learn.early_stopping import EarlyStopping
 
 
@@ -59,3 +60,60 @@ def test_a_checkpoint_of_another_configuration_names_the_differing_fields(tmp_pa
         check_fits(
             tmp_path, {"architecture.hidden_size": 64, "seed": 1}, {"architecture.hidden_size": 32, "seed": 1}
         )
+
+
+def test_the_last_two_states_are_kept(tmp_path):
+    files = ModelCheckpoint(tmp_path, CheckpointConfig())
+    assert files.load_last() is None
+
+    for step in (1, 2, 3):
+        files.save_last({"step": step})
+
+    assert files.load_last() == (tmp_path / "last.pt", {"step": 3})
+    assert load_checkpoint(tmp_path / "previous.pt") == {"step": 2}
+
+
+@pytest.mark.parametrize("damage", ["cut", "one bit", "gone"])
+def test_a_state_that_cannot_be_read_falls_back_to_the_one_before(tmp_path, damage):
+    files = ModelCheckpoint(tmp_path, CheckpointConfig())
+    for step in (1, 2):
+        files.save_last({"step": step, "weights": torch.arange(1000.0)})
+    last = tmp_path / "last.pt"
+    data = bytearray(last.read_bytes())
+    if damage == "gone":
+        last.unlink()
+    elif damage == "cut":
+        last.write_bytes(data[:-1])
+    else:
+        data[2000] ^= 1
+        last.write_bytes(data)
+
+    path, state = files.load_last()
+
+    assert path.name == "previous.pt"
+    assert state["step"] == 1
+
+
+def test_the_weights_of_the_best_epochs_are_kept(tmp_path):
+    files = ModelCheckpoint(tmp_path, CheckpointConfig(keep_best=2))
+
+    for epoch in (2, 9, 11):
+        files.save_best(epoch, {"epoch": epoch})
+
+    assert [path.name for path in files.best()] == ["best-00009.pt", "best-00011.pt"]
+
+
+def test_how_often_is_configured(tmp_path):
+    files = ModelCheckpoint(tmp_path, CheckpointConfig(every_epochs=3, every_steps=50))
+
+    assert [epoch for epoch in range(1, 10) if files.is_due_after_epoch(epoch)] == [3, 6, 9]
+    assert [step for step in range(1, 120) if files.is_due_after_step(step)] == [50, 100]
+
+
+def test_one_that_only_reads_writes_nothing(tmp_path):
+    files = ModelCheckpoint(tmp_path, CheckpointConfig(), writes=False)
+
+    files.save_last({"step": 1})
+    files.save_best(1, {"epoch": 1})
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,77 @@
+"""Half precision where it pays: bf16, or fp16 with a scaled loss."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Amp = Literal["off", "auto", "bf16", "fp16"]
+
+
+def resolve(amp: Amp, device: torch.device) -> Literal["off", "bf16", "fp16"]:
+    """What `auto` means on a device: bf16 on a GPU that computes in it, fp16 on an older one, else full precision."""
+    if amp != "auto":
+        return amp
+    if device.type != "cuda":
+        return "off"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+class Precision:
+    """Autocast, and for fp16 the scaling of the loss that keeps small gradients above zero.
+
+    Attributes:
+        amp: What it came to on this device.
+        may_overflow: Whether a gradient that is not finite is no fault: the scale was too large, and this step is
+            left out.
+    """
+
+    def __init__(self, amp: Amp, device: torch.device) -> None:
+        self.amp = resolve(amp, device)
+        self._device = device
+        self._scaler = torch.amp.GradScaler(device.type) if self.amp == "fp16" else None
+        self.may_overflow = self._scaler is not None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of the forward pass."""
+        if self.amp == "off":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.amp == "bf16" else torch.float16
+        return torch.autocast(self._device.type, dtype=dtype)
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What to differentiate instead of the loss."""
+        if self._scaler is None:
+            return loss
+        scaled: Tensor = self._scaler.scale(loss)
+        return scaled
+
+    def unscale(self, gradient_P: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Takes the scale off the gradients of the optimizer, whose memory is `gradient_P`; returns their norm."""
+        if self._scaler is not None:
+            self._scaler.unscale_(optimizer)
+        norm: Tensor = torch.linalg.vector_norm(gradient_P)
+        return norm
+
+    def step(self, optimizer: torch.optim.Optimizer, diverged: Tensor) -> None:
+        """Moves the weights, unless a step has diverged; no wait for the device in either case."""
+        if self._scaler is not None:
+            self._scaler.step(optimizer)
+            self._scaler.update()
+            return
+        if diverged.device.type == "cuda":
+            # A fused optimizer looks at this flag on the device, as it does for a gradient scaler.
+            optimizer.found_inf = diverged.float()  # type: ignore[attr-defined]  # torch's own protocol, untyped
+        optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale and what it depends on."""
+        return {} if self._scaler is None else self._scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from `state_dict`."""
+        if self._scaler is not None and state:
+            self._scaler.load_state_dict(state)
