@@ -40,8 +40,8 @@ class Size:
     num_race_epochs: int
 
 
-DEFAULT = Size(num_train=1000, num_val=200, num_epochs=3, num_casts=1000, num_race_epochs=60)
-QUICK = Size(num_train=64, num_val=64, num_epochs=1, num_casts=80, num_race_epochs=2)
+DEFAULT = Size(num_train=1000, num_val=200, num_epochs=3, num_casts=2000, num_race_epochs=60)
+QUICK = Size(num_train=64, num_val=64, num_epochs=1, num_casts=200, num_race_epochs=2)
 
 
 @dataclass
@@ -55,10 +55,8 @@ class Throughput:
 
     def measure(self, repeat: int) -> tuple[dict[str, dict[str, Any]], float]:
         """Figures by readout and engine, and the matrix-multiply rate of a core, all medians of the rounds."""
-        path = self.folder / "work.npz"
-        if self.readouts:
-            size = self.size
-            write_work(path, size.num_train, size.num_val, num_epochs=size.num_epochs, batch_size=BATCH_SIZE)
+        path, size = self.folder / "work.npz", self.size
+        write_work(path, size.num_train, size.num_val, num_epochs=size.num_epochs, batch_size=BATCH_SIZE)
         runs: dict[tuple[str, str], list[Run]] = {}
         ceilings = []
         for number in range(repeat):
@@ -140,7 +138,7 @@ def _result(
 ) -> dict[str, Any]:
     seconds = race.summary(races) if races else {}
     laps = {seed: {name: lap.describe() for name, lap in each.items()} for seed, each in races.items()}
-    champion_auc = max((each["finetune"]["champion_auc"] for each in laps.values()), default=None)
+    ratios = report.ratios(figures) | race.ratios(races)
     result: dict[str, Any] = {
         readout: {name: each["sequences_per_s"] for name, each in engines.items()}
         for readout, engines in figures.items()
@@ -150,8 +148,8 @@ def _result(
     if "ours" in figures.get("pooled", {}):
         result["ceiling_share"] = figures["pooled"]["ours"]["ceiling_share"]
     return result | {
-        "ratios": report.ratios(figures, seconds),
-        "checks": report.checks(figures, seconds, ceiling, champion_auc),
+        "ratios": ratios,
+        "checks": report.checks(figures, ratios, seconds, ceiling),
         "details": figures | {"ceiling_gflops": ceiling, "race": laps},
     }
 

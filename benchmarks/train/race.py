@@ -55,7 +55,7 @@ def race(
     Args:
         folder: Gets the windows and the champion.
         seed: Of the plant and of all engines.
-        num_casts: Of the campaign; the regime changes in its middle.
+        num_casts: Of the campaign; a fifth of them is raced on.
         max_epochs: Who has not arrived then, has not arrived.
         peers: Whether Lightning takes part.
         train: Runs one competitor.
@@ -101,4 +101,16 @@ def summary(races: Mapping[int, Mapping[str, Lap]]) -> dict[str, float | None]:
     result = {name: seconds(each) for name, each in laps.items()}
     if "lightning" in laps:
         result["lightning_at_least"] = at_least(laps["lightning"])
+    return result
+
+
+def ratios(races: Mapping[int, Mapping[str, Lap]]) -> dict[str, float]:
+    """How many times longer Lightning took, at least, over the seeds that count for the entry."""
+    result = {}
+    for name in ("scratch", "finetune", "plain"):
+        counted = [each for each in races.values() if "lightning" in each and each[name].counts]
+        ours = seconds([each[name] for each in counted])
+        if ours is not None:
+            lightning = at_least([each["lightning"] for each in counted])
+            result[f"seconds_lightning_to_{name}"] = round(lightning / ours, 3)
     return result
