@@ -95,6 +95,7 @@ def test_baselines_are_fitted_on_the_training_part_and_a_model_behind_them_is_to
     plant.write(casts(range(60)))
     with life(plant, config, untrained) as trainer, capture_logs() as logs:
         first = cycle(trainer, plant)
+        assert_beside_baselines(trainer, first)
         # The gate's casts are all told apart wrongly by now: a baseline fitted on them would not be.
         plant.label([Label(f"C{n:05d}", n % 2 == 1, inspected_at=2) for n in range(48, 60)])
         second = cycle(trainer, plant)

@@ -84,8 +84,8 @@ def test_the_newest_verdict_wins_on_each_step_and_what_is_undecided_is_left_out(
 
 
 def test_simulated_windows_are_those_of_the_plant_benchmark() -> None:
-    theirs = plant.cut(list(Simulator(SimulatorConfig(seed=3, num_casts=12)).casts()))
-    ours = [(x_TF, y) for c in labelled.simulated(3, 12) for _, x_TF, y in labelled.labelled_windows(c, 600)]
+    theirs = plant.cut(list(Simulator(SimulatorConfig(seed=3, num_casts=40)).casts()))
+    ours = [(x_TF, y) for c in labelled.simulated(3, 40) for _, x_TF, y in labelled.labelled_windows(c, 600)]
     assert [y for _, y in ours] == theirs.defect_N.tolist()
     means = [np.nanmean(x_TF.astype(np.float64), axis=0) for x_TF, _ in ours]
     np.testing.assert_allclose(means, theirs.statistics_NS[:, :5], rtol=1e-9)
