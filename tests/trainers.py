@@ -42,7 +42,7 @@ MODEL = ModelSettings(
     architecture=ArchitectureConfig(num_layers=1, hidden_size=8, head_hidden_dims=(8,), dropout=0.0),
     training=TrainingConfig(max_epochs=8, batch_size=16),
     optimizer=OptimizerConfig(learning_rate=0.02),
-    early_stopping=EarlyStoppingConfig(patience=8),
+    early_stopping=EarlyStoppingConfig(monitor="val_loss", patience=8),
 )
 
 

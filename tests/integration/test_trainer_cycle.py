@@ -139,7 +139,7 @@ def test_a_challenger_trained_on_shuffled_labels_is_refused_and_the_champion_sta
     patient = MODEL.model_copy(
         update={
             "training": MODEL.training.model_copy(update={"max_epochs": 15}),
-            "early_stopping": EarlyStoppingConfig(patience=15),
+            "early_stopping": EarlyStoppingConfig(monitor="val_loss", patience=15),
         }
     )
     plant.write(casts(range(120)))

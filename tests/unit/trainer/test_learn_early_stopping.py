@@ -32,7 +32,7 @@ def test_losses_and_errors_should_fall_and_scores_should_rise(monitor):
 
 
 def test_it_stops_after_patience_and_restores_the_best_weights():
-    stopping = EarlyStopping(EarlyStoppingConfig(patience=2, min_delta=0.1))
+    stopping = EarlyStopping(EarlyStoppingConfig(monitor="val_loss", patience=2, min_delta=0.1))
     model = nn.Linear(1, 1)
     stops = []
     for epoch, loss in enumerate((1.0, 0.5, 0.45, 0.41), 1):
@@ -51,7 +51,7 @@ def test_an_improvement_is_larger_than_min_delta_and_counts_from_the_best():
 
 
 def test_an_improvement_gives_the_whole_patience_back():
-    stopping = EarlyStopping(EarlyStoppingConfig(patience=2))
+    stopping = EarlyStopping(EarlyStoppingConfig(monitor="val_loss", patience=2))
     stops = []
     for loss in (0.5, 0.6, 0.4, 0.6, 0.6):
         stopping.update(len(stops), loss, nn.Linear(1, 1))
@@ -73,7 +73,7 @@ def test_a_figure_that_is_not_finite_is_a_divergence_and_changes_nothing(value, 
 
 
 def test_stopping_goes_on_after_a_restart_in_the_middle(tmp_path):
-    config = EarlyStoppingConfig(patience=2)
+    config = EarlyStoppingConfig(monitor="val_loss", patience=2)
     stopping, model = EarlyStopping(config), nn.Linear(1, 1)
     stopping.update(1, 0.5, _weight(model, 1.0))
     stopping.update(2, 0.6, _weight(model, 2.0))
@@ -91,4 +91,4 @@ def test_stopping_goes_on_after_a_restart_in_the_middle(tmp_path):
 
 
 def test_without_an_epoch_there_is_nothing_to_restore():
-    assert EarlyStopping(EarlyStoppingConfig()).restore(nn.Linear(1, 1)) is False
+    assert EarlyStopping(EarlyStoppingConfig(monitor="val_loss")).restore(nn.Linear(1, 1)) is False
