@@ -21,7 +21,7 @@ RATIOS = (
     ("ours_to_quix", "ours", "quix", 12.0),
     ("msgpack_chunks_to_wide_json", "ours_msgpack_chunks", "ours", 3.0),
     ("two_members_to_one", "ours_two_members", "ours", 1.7),
-    ("zstd_two_members_to_one", "ours_zstd_two_members", "ours_zstd", None),
+    ("zstd_two_members_to_one", "ours_zstd_two_members", "ours_zstd", 1.7),
     ("zstd_to_uncompressed", "ours_zstd", "ours", None),
     ("seam_to_public", "ours", "ours_public", None),
     ("ours_to_kafka_python_plain", "ours", "kafka_python_plain", None),
