@@ -189,9 +189,7 @@ class Feed:
         if isinstance(self._loader, WindowLoader):
             self._loader.set_epoch(epoch)
             return map(Batch.of, self._loader.starting_at(first))
-        if callable(set_epoch := getattr(getattr(self._loader, "sampler", None), "set_epoch", None)):
-            set_epoch(epoch)
-        batches = iter(self._loader)
+        batches = self._read(epoch)
         for _ in itertools.islice(batches, first):
             pass
         return map(Batch.of, batches)
@@ -200,7 +198,7 @@ class Feed:
         """All values and their mask, to fit normalisation on."""
         if isinstance(self._loader, WindowLoader):
             return self._loader.x_NTF, self._loader.mask_NT
-        batches = list(map(Batch.of, self._loader))
+        batches = list(map(Batch.of, self._read(0)))
         steps = max(batch.x_NTF.shape[1] for batch in batches)
         masks = [
             torch.ones(batch.x_NTF.shape[:2], dtype=torch.bool) if batch.mask_NT is None else batch.mask_NT
@@ -209,12 +207,22 @@ class Feed:
         x_NTF = torch.cat([_padded(batch.x_NTF, steps, torch.nan) for batch in batches])
         return x_NTF, torch.cat([_padded(mask_NT, steps, False) for mask_NT in masks])
 
+    def _read(self, epoch: int) -> Iterator[Any]:
+        """One pass over a loader of somebody else's."""
+        if callable(set_epoch := getattr(getattr(self._loader, "sampler", None), "set_epoch", None)):
+            set_epoch(epoch)
+        # The global generator is seeded for each epoch; one of the loader's own would go on from the passes before,
+        # which a resumed run has not made.
+        for generator in _own_generators(self._loader):
+            generator.manual_seed(int(torch.randint(2**62, ())))
+        return iter(self._loader)
+
     def _count(self, name: str) -> tuple[int, int]:
         labels: Iterable[Tensor]
         if isinstance(self._loader, WindowLoader):
             labels = [self._loader.y_N]
         else:
-            labels = [batch.y_N for batch in map(Batch.of, self._loader)]
+            labels = [batch.y_N for batch in map(Batch.of, self._read(0))]
         num_windows = sum(len(y_N) for y_N in labels)
         num_defects = int(sum(float(y_N.sum()) for y_N in labels))
         if num_defects in (0, num_windows):
@@ -229,6 +237,18 @@ def _has_positions(loader: BatchLoader) -> bool:
     if isinstance(loader, DataLoader):
         return not isinstance(loader.dataset, IterableDataset)
     return isinstance(loader, WindowLoader | Sequence)
+
+
+def _own_generators(loader: BatchLoader) -> list[torch.Generator]:
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = (
+        loader,
+        getattr(loader, "sampler", None),
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    )
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(each): each for each in found if isinstance(each, torch.Generator)}.values())
 
 
 def _padded(each: Tensor, steps: int, value: float) -> Tensor:

@@ -18,7 +18,7 @@ from trainer.learn.device import find_device, prepare_thread
 from trainer.learn.loader import BatchLoader, Feed
 from trainer.learn.loss import DefectLoss
 from trainer.learn.model import SteelDefectLSTM
-from trainer.learn.random_state import left_as_it_was
+from trainer.learn.random_state import left_as_it_was, seed_epoch
 from trainer.learn.run import Run, TrainingResult
 from trainer.learn.training_metrics import EpochResult
 from trainer.learn.validation import Validation, validate
@@ -91,6 +91,8 @@ class LSTMTrainer:
         """
         prepare_thread(self._settings.training.num_threads)
         with left_as_it_was():
+            # Classes are counted and normalisation is fitted on what the loaders hand out first.
+            seed_epoch(self._settings.training.seed, 0)
             self._run = Run(
                 self._model,
                 self._settings,

@@ -10,7 +10,7 @@ import torch
 from small_training import loaders, same, weights, windows
 from small_training import model as make_model
 from small_training import settings as make_settings
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 from trainer.errors import CheckpointError
 from trainer.learn import machine
@@ -182,6 +182,56 @@ def test_a_map_style_loader_of_torch_is_resumed_in_the_middle_of_an_epoch(tmp_pa
     assert resumed[0].inexact == ()
     assert same(resumed[1], expected[1])
     assert resumed[2] == expected[2]
+
+
+def _with_its_own_generator():
+    generator = torch.Generator().manual_seed(3)
+    sampler = RandomSampler(range(160), generator=generator)
+    return DataLoader(_Jittered(windows(160, 0)), batch_size=32, sampler=sampler), loaders()[1]
+
+
+def test_a_generator_of_the_loaders_own_is_no_obstacle(tmp_path):
+    settings = make_settings(checkpoint={"every_steps": 1})
+    expected = _train(settings, tmp_path / "whole", parts=_with_its_own_generator())
+    with pytest.raises(KilledError):
+        _train(settings, tmp_path, parts=_with_its_own_generator(), should_stop=_killer(8))
+
+    resumed = _train(settings, tmp_path, parts=_with_its_own_generator(), resume=True)
+
+    assert resumed[0].inexact == ()
+    assert same(resumed[1], expected[1])
+    assert resumed[2] == expected[2]
+
+
+def _other_generators(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def test_a_loader_that_draws_gives_the_same_whatever_was_drawn_before_the_training(tmp_path):
+    ended = []
+    for seed in (1, 2):
+        _other_generators(seed)
+        ended.append(_train(make_settings(), tmp_path / str(seed), parts=_map_style()))
+
+    assert same(ended[0][1], ended[1][1])
+    assert ended[0][2] == ended[1][2]
+
+
+def test_windows_that_a_loader_leaves_out_by_chance_are_no_obstacle(tmp_path):
+    settings = make_settings()
+
+    def parts():
+        train = DataLoader(_Jittered(windows(160, 0)), batch_size=48, shuffle=True, drop_last=True)
+        return train, loaders()[1]
+
+    _other_generators(1)
+    with pytest.raises(KilledError):
+        _train(settings, tmp_path, parts=parts(), should_stop=_killer(5))
+    _other_generators(2)
+
+    assert len(_train(settings, tmp_path, parts=parts(), resume=True)[0].epochs) == 4
 
 
 class _Stream(IterableDataset):
