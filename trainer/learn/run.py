@@ -147,6 +147,7 @@ class Run:
         self._position = Position(start_epoch + 1)
         self._tally = _Tally()
         self._inexact: list[str] = []
+        self._ended: dict[str, Any] | None = None
         # Of the global generators, in the middle of an epoch; set once the batches before it are drawn again.
         self._waiting_random: dict[str, Any] | None = None
 
@@ -171,6 +172,7 @@ class Run:
         bar = ProgressBar(progress, self._settings.training.max_epochs, shown_here=self._group.writes)
         with self._workers, bar:
             reason = self._run_epochs(bar, on_epoch, should_stop)
+        self._ended = self.state() | {"model": copy_weights(self._model)}
         if not self._stopping.restore(self._model):
             self._model.load_state_dict(weights_at_start)
         self._model.eval()
@@ -186,7 +188,9 @@ class Run:
         )
 
     def state(self) -> dict[str, Any]:
-        """The complete state, as plain data and tensors."""
+        """The complete state, as plain data and tensors; behind the end with the weights of the last step."""
+        if self._ended is not None:
+            return self._ended
         return {
             "made_with": self._made_with(),
             "arithmetic": machine.arithmetic(self._device, self._settings.training.num_threads),

@@ -318,6 +318,21 @@ def test_a_state_saved_by_hand_is_gone_on_with(tmp_path):
     assert same(weights(model), weights(expected))
 
 
+def test_a_state_saved_by_hand_is_that_of_the_last_step_and_not_of_the_best_epoch(tmp_path):
+    rate = {"optimizer": {"learning_rate": 0.1}}
+    longer, shorter = make_settings(**rate), make_settings(training={"max_epochs": 3}, **rate)
+    expected = LSTMTrainer(make_model(longer), longer, CPU).train(*loaders())
+    first = LSTMTrainer(make_model(shorter), shorter, CPU)
+    assert first.train(*loaders()).best_epoch == 1
+    first.save_checkpoint(tmp_path / "mine.pt")
+
+    second = LSTMTrainer(make_model(longer), longer, CPU)
+    second.load_checkpoint(tmp_path / "mine.pt")
+    result = second.train(*loaders())
+
+    assert [epoch.val_loss for epoch in result.epochs] == [epoch.val_loss for epoch in expected.epochs]
+
+
 def test_without_a_training_there_is_no_state_to_save(tmp_path):
     settings = make_settings()
 
