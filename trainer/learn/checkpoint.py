@@ -48,6 +48,17 @@ class ModelCheckpoint:
         except OSError as exc:
             raise CheckpointError(f"{folder}: cannot make the folder of the run: {exc}") from exc
 
+    def begin_anew(self) -> None:
+        """Removes what another run left: a state that would be resumed from, and weights that are not this run's.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        if not self._writes:
+            return
+        for path in (self._folder / PREVIOUS, self._folder / LAST, *self.best()):
+            _remove(path)
+
     def is_due_after_epoch(self, epoch: int) -> bool:
         """Whether the complete state is to be saved behind this epoch."""
         return epoch % self._config.every_epochs == 0
@@ -96,14 +107,19 @@ class ModelCheckpoint:
     def save_best(self, epoch: int, state: dict[str, Any]) -> None:
         """Saves the weights of an epoch that was the best so far, and removes the oldest beyond `keep_best`.
 
+        Those of a later epoch were saved before the run was resumed from an earlier state; they go as well.
+
         Raises:
             CheckpointError: The folder cannot be written.
         """
         if not self._writes:
             return
-        save_checkpoint(self._folder / f"best-{epoch:05d}.pt", state)
-        for path in self.best()[: -self._config.keep_best]:
-            path.unlink(missing_ok=True)
+        newest = self._folder / f"best-{epoch:05d}.pt"
+        save_checkpoint(newest, state)
+        kept = [path for path in self.best() if path <= newest][-self._config.keep_best :]
+        for path in self.best():
+            if path not in kept:
+                _remove(path)
 
     def best(self) -> list[Path]:
         """Files of the best epochs, the best one last."""
@@ -185,6 +201,13 @@ def _write_aside(path: Path, state: dict[str, Any]) -> Path:
         temporary.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
     return temporary
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        raise CheckpointError(f"{path}: cannot remove it: {exc}") from exc
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -79,7 +79,8 @@ class LSTMTrainer:
             on_epoch: Called after each epoch, when its checkpoint is on disk.
             should_stop: Asked after each optimizer step; the complete state is saved before it ends.
             resume: Go on from the newest checkpoint in ``run_dir``, if there is one: same weights at the end,
-                same ``metrics.csv`` as without the interruption.
+                same ``metrics.csv`` as without the interruption. False: begin anew; what an earlier run left in
+                ``run_dir`` is removed.
             progress: Show a bar on stderr; None: when that is a terminal.
 
         Raises:

@@ -166,7 +166,7 @@ class Run:
         if loaded is None and resume and self._files is not None:
             loaded = self._files.load_last()
         if loaded is None:
-            self._fit_normalisation()
+            self._begin_anew()
         else:
             self._load(*loaded)
         bar = ProgressBar(progress, self._settings.training.max_epochs, shown_here=self._group.writes)
@@ -316,6 +316,12 @@ class Run:
             gpu_mb=machine.gpu_mb(self._device),
             num_workers=self._choice.number,
         )
+
+    def _begin_anew(self) -> None:
+        self._fit_normalisation()
+        if self._files is not None:
+            self._files.begin_anew()
+        self._metrics.write()
 
     # Checkpoints
 

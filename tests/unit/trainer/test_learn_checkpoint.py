@@ -103,6 +103,15 @@ def test_the_weights_of_the_best_epochs_are_kept(tmp_path):
     assert [path.name for path in files.best()] == ["best-00009.pt", "best-00011.pt"]
 
 
+def test_weights_of_an_epoch_that_is_still_to_come_are_not_kept(tmp_path):
+    files = ModelCheckpoint(tmp_path, CheckpointConfig(keep_best=2))
+
+    for epoch in (2, 9, 4):
+        files.save_best(epoch, {"epoch": epoch})
+
+    assert [path.name for path in files.best()] == ["best-00002.pt", "best-00004.pt"]
+
+
 def test_how_often_is_configured(tmp_path):
     files = ModelCheckpoint(tmp_path, CheckpointConfig(every_epochs=3, every_steps=50))
 

@@ -287,6 +287,24 @@ def test_a_run_folder_is_made_and_one_that_cannot_be_made_is_named(tmp_path):
     assert (tmp_path / "a" / "b" / "last.pt").exists()
 
 
+def test_a_run_that_begins_anew_leaves_nothing_of_the_one_before(tmp_path):
+    settings = make_settings(training={"max_epochs": 3})
+    LSTMTrainer(make_model(settings), settings, CPU).train(*loaders(), run_dir=tmp_path)
+    there = []
+
+    def stop_in_the_second_epoch():
+        there.append(sorted(path.name for path in tmp_path.iterdir()))
+        return len(there) == 7
+
+    result = LSTMTrainer(make_model(settings, seed=5), settings, CPU).train(
+        *loaders(), run_dir=tmp_path, should_stop=stop_in_the_second_epoch
+    )
+
+    assert there[0] == ["metrics.csv", "timings.csv"]
+    assert result.best_epoch == 1
+    assert [path.name for path in tmp_path.glob("best-*.pt")] == ["best-00001.pt"]
+
+
 def test_validation_alone_says_what_an_epoch_says():
     settings = make_settings(training={"max_epochs": 1})
     trainer = LSTMTrainer(make_model(settings), settings, CPU)
