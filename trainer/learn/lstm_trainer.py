@@ -141,11 +141,12 @@ class LSTMTrainer:
             CheckpointError: The file cannot be read, or is of another architecture; differing fields are named.
         """
         state = load_checkpoint(path)
+        if differing := _architecture_differences(state, self._model):
+            raise CheckpointError(f"{path}: of another architecture: {differing}")
         try:
             self._model.load_state_dict(state["model"])
         except (KeyError, RuntimeError) as exc:
-            differing = _architecture_differences(state, self._model)
-            raise CheckpointError(f"{path}: of another architecture: {differing or exc}") from exc
+            raise CheckpointError(f"{path}: not a checkpoint of this version: {exc}") from exc
         self._loaded = path, state
 
 

@@ -371,6 +371,19 @@ def test_a_loaded_state_of_another_architecture_names_the_fields(tmp_path):
         LSTMTrainer(make_model(other), other, CPU).load_checkpoint(tmp_path / "mine.pt")
 
 
+def test_a_loaded_state_whose_weights_fit_another_architecture_by_chance_is_refused(tmp_path):
+    mean, maximum = (
+        make_settings(architecture={"readout": readout}, training={"max_epochs": 1})
+        for readout in ("mean", "max")
+    )
+    trainer = LSTMTrainer(make_model(mean), mean, CPU)
+    trainer.train(*loaders())
+    trainer.save_checkpoint(tmp_path / "mine.pt")
+
+    with pytest.raises(CheckpointError, match=r"architecture\.readout: 'mean' in the file, 'max' now$"):
+        LSTMTrainer(make_model(maximum), maximum, CPU).load_checkpoint(tmp_path / "mine.pt")
+
+
 def test_epochs_that_were_done_before_are_counted():
     settings = make_settings(training={"max_epochs": 3})
 
