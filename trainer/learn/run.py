@@ -205,6 +205,7 @@ class Run:
             "totals": self._stepper.totals.tolist(),
             "num_slices": self._stepper.num_slices,
             "random": random_state(),
+            "inexact": self._inexact,
         }
 
     # Epochs
@@ -352,18 +353,20 @@ class Run:
             self._stepper.begin_epoch(state["totals"])
             self._stepper.num_slices = state["num_slices"]
             self._waiting_random = state["random"] if self._position.batch else None
-            found = state["arithmetic"]
+            found, before = state["arithmetic"], state["inexact"]
         except (KeyError, TypeError, ValueError, RuntimeError) as exc:
             raise CheckpointError(f"{path}: not a checkpoint of this version: {exc}") from exc
         self._metrics = TrainingMetrics(self._metrics.folder, epochs)
         self._metrics.write()
-        self._tell_inexact(found)
+        self._tell_inexact(found, before)
 
-    def _tell_inexact(self, found: dict[str, Any]) -> None:
+    def _tell_inexact(self, found: dict[str, Any], before: list[str]) -> None:
+        """What made it inexact once is told to the end: the bits do not come back."""
         now = machine.arithmetic(self._device, self._settings.training.num_threads)
-        self._inexact = differing_fields(found, now)
+        self._inexact = before + differing_fields(found, now)
         if not self._train_feed.is_exact:
             self._inexact.append("an iterable loader has no positions: its epoch begins anew")
+        self._inexact = list(dict.fromkeys(self._inexact))
         if self._inexact:
             log.warning("resumed, but not to the bit", reasons=self._inexact)
 

@@ -148,6 +148,20 @@ def test_on_another_machine_it_goes_on_and_says_that_it_is_not_exact(tmp_path, m
     assert len(result.epochs) == 4
 
 
+def test_that_it_is_not_exact_is_still_told_when_it_is_resumed_there_once_more(tmp_path, monkeypatch):
+    settings = make_settings()
+    with pytest.raises(KilledError):
+        _train(settings, tmp_path, should_stop=_killer(7))
+    monkeypatch.setattr(machine, "cpu_model", lambda: "another")
+    first, *_ = _train(settings, tmp_path, resume=True, should_stop=lambda: True)
+
+    then, *_ = _train(settings, tmp_path, resume=True)
+
+    assert first.stop_reason == "stopped"
+    assert then.inexact == first.inexact
+    assert len(then.inexact) == 1
+
+
 class _Jittered(Dataset):
     """A map-style data set that draws from the global generators, as augmentations do."""
 
