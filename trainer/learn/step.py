@@ -100,15 +100,17 @@ class Stepper:
         num_windows = sum(map(len, batches))
         on_device = [batch.to(self._device) for batch in batches]
         counted = [counter + 1 for counter in self._counters]
+        # The model is a replica itself: computing moves its statistics, also where the step then comes to nothing.
+        moving_B = _flat(self._moving)
         while True:
             try:
-                rows_SP = self._gradients(on_device, epoch, first_batch, num_workers, num_windows)
+                rows_SP = self._gradients(on_device, epoch, first_batch, num_workers, moving_B)
                 break
             except torch.OutOfMemoryError:
                 self._halve_slices(num_windows)
         for counter, value in zip(self._counters, counted, strict=True):
             counter.copy_(value)
-        self._apply(_sum_in_order(rows_SP), num_windows)
+        self._apply(_sum_in_order(rows_SP), num_windows, moving_B)
 
     def check(self) -> None:
         """Looks whether a step has diverged.
@@ -122,11 +124,10 @@ class Stepper:
             )
 
     def _gradients(
-        self, batches: Sequence[Batch], epoch: int, first_batch: int, num_workers: int, num_windows: int
+        self, batches: Sequence[Batch], epoch: int, first_batch: int, num_workers: int, moving_B: Tensor
     ) -> Tensor:
-        """A row for each slice of the group: its loss, its gradient, its batch statistics."""
-        mine = self._group.share(self.num_slices)
-        moving_B = _flat(self._moving)
+        """A row for each slice of the group: its loss, its gradient, how far it moves the batch statistics."""
+        mine, num_windows = self._group.share(self.num_slices), sum(map(len, batches))
         tasks: list[Callable[[SteelDefectLSTM], Tensor]] = []
         width = 1 + len(self._gradient_P) + len(moving_B)
         for place, batch in enumerate(batches):
@@ -161,11 +162,11 @@ class Stepper:
             gradients = torch.autograd.grad(self._precision.scaled(loss), parameters, allow_unused=True)
             flat = [_filled(g, p).reshape(-1) for g, p in zip(gradients, parameters, strict=True)]
             share = len(part) / num_windows
-            return torch.cat([loss.detach().view(1), *flat, _flat(moving) * share])
+            return torch.cat([loss.detach().view(1), *flat, (_flat(moving) - moving_B) * share])
 
         return compute
 
-    def _apply(self, row_P: Tensor, num_windows: int) -> None:
+    def _apply(self, row_P: Tensor, num_windows: int, moving_B: Tensor) -> None:
         loss, gradient_P = row_P[0], row_P[1 : 1 + len(self._gradient_P)]
         self._gradient_P.copy_(gradient_P)
         norm = self._precision.unscale(self._gradient_P, self._optimizer)
@@ -174,14 +175,15 @@ class Stepper:
         self._gradient_P.mul_(scale)
         is_finite = torch.isfinite(loss) & (torch.isfinite(norm) | self._precision.may_overflow)
         self._diverged |= ~is_finite
+        if self._moving:
+            moved_B = moving_B + row_P[1 + len(self._gradient_P) :]
+            _write_flat(self._moving, torch.where(self._diverged, moving_B, moved_B))
         if self._sync and not bool(is_finite):
             raise TrainingDivergedError(
                 f"the loss is {loss.item():g} and the norm of its gradient {norm.item():g}: "
                 "lower the learning rate or look at the data"
             )
         self._precision.step(self._optimizer, self._diverged)
-        if self._moving:
-            _write_flat(self._moving, row_P[1 + len(self._gradient_P) :])
         seen = torch.nan_to_num(torch.stack([loss * num_windows, norm, norm * scale, (norm > limit).float()]))
         self.totals += seen.to(self.totals.dtype)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from small_training import loaders, same, weights, windows
@@ -104,6 +106,41 @@ def test_what_is_not_finite_stops_before_the_weights_move(what):
     assert all(torch.equal(a, b) or a.isnan().all() for a, b in zip(before, model.parameters(), strict=True))
 
 
+def _batch_statistics(model):
+    return {name: value for name, value in weights(model).items() if "running" in name}
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_step_that_is_not_finite_leaves_the_batch_statistics(sync):
+    settings = make_settings(architecture={"head_norm": "batch"})
+    model = make_model(settings)
+    before = _batch_statistics(model)
+    model.lstm[0].weight_hh_l0.register_hook(lambda gradient: gradient * torch.inf)
+    stepper = _stepper(model, settings, sync=sync)
+
+    with contextlib.suppress(TrainingDivergedError):
+        stepper.step([_batch()], 1, 0, 1)
+
+    with pytest.raises(TrainingDivergedError):
+        stepper.check()
+    assert before
+    assert same(_batch_statistics(model), before)
+
+
+def test_frozen_batch_statistics_stay_to_the_bit():
+    settings = make_settings(architecture={"head_norm": "batch"})
+    model = make_model(settings)
+    for name, value in model.named_buffers():
+        if "running" in name:
+            value.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(len(name)))
+    before = _batch_statistics(model)
+    model.freeze(["head"])
+
+    _stepper(model, settings, num_slices=3).step([_batch(31)], 1, 0, 1)
+
+    assert same(_batch_statistics(model), before)
+
+
 def test_without_waiting_for_the_device_a_diverged_run_is_told_at_the_check():
     settings = make_settings()
     model = make_model(settings)
@@ -145,6 +182,24 @@ def test_out_of_memory_halves_the_parts_and_the_same_batch_is_computed():
     assert stepper.num_slices == 8
     assert small.stem.sizes == [16, 8] + [4] * 8
     small.stem = small.stem.stem
+    assert same(weights(small), weights(roomy))
+
+
+def test_a_batch_computed_again_counts_once_in_the_batch_statistics():
+    settings = make_settings(architecture={"dropout": 0.0, "head_norm": "batch"})
+    roomy, small = make_model(settings), make_model(settings)
+    _stepper(roomy, settings, num_slices=4).step([_batch(32)], 1, 0, 1)
+    gradients = []
+
+    def full_once(gradient):
+        gradients.append(gradient)
+        if len(gradients) == 1:
+            raise torch.OutOfMemoryError("no memory on the way back, behind the batch normalisation")
+
+    small.lstm[0].weight_hh_l0.register_hook(full_once)
+    _stepper(small, settings, num_slices=2).step([_batch(32)], 1, 0, 1)
+
+    assert len(gradients) == 5
     assert same(weights(small), weights(roomy))
 
 
