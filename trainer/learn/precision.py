@@ -20,6 +20,11 @@ def resolve(amp: Amp, device: torch.device) -> Literal["off", "bf16", "fp16"]:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+# Of fp16, which begins at 65,536. Smaller: more steps are left out before a gradient is known to be no good. Larger:
+# a gradient that a smaller scale would have mended stops the run.
+LOWEST_SCALE = 1.0
+
+
 class Precision:
     """Autocast, and for fp16 the scaling of the loss that keeps small gradients above zero.
 
@@ -34,6 +39,11 @@ class Precision:
         self._device = device
         self._scaler = torch.amp.GradScaler(device.type) if self.amp == "fp16" else None
         self.may_overflow = self._scaler is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no scale mends the gradients: they overflow, or are not numbers, step after step."""
+        return self._scaler is not None and self._scaler.get_scale() < LOWEST_SCALE
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""

@@ -118,7 +118,7 @@ class Stepper:
         Raises:
             TrainingDivergedError: One has; the weights are those before it.
         """
-        if bool(self._diverged):
+        if bool(self._diverged) or self._precision.is_lost:
             raise TrainingDivergedError(
                 "loss or gradient is not finite: lower the learning rate or look at the data"
             )
@@ -184,6 +184,8 @@ class Stepper:
                 "lower the learning rate or look at the data"
             )
         self._precision.step(self._optimizer, self._diverged)
+        # A step left out because fp16 overflowed has no norm to count.
+        norm = torch.nan_to_num(norm, nan=0.0, posinf=0.0)
         seen = torch.nan_to_num(torch.stack([loss * num_windows, norm, norm * scale, (norm > limit).float()]))
         self.totals += seen.to(self.totals.dtype)
 

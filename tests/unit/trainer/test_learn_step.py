@@ -236,6 +236,35 @@ def test_the_scale_of_fp16_is_part_of_the_state():
     assert float(other.scaled(torch.ones(()))) == 8.0
 
 
+def test_a_step_left_out_because_fp16_overflowed_has_no_norm():
+    settings = make_settings()
+    model = make_model(settings)
+    before = weights(model)
+    hook = model.lstm[0].weight_hh_l0.register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
+    stepper = _stepper(model, settings, amp="fp16")
+
+    stepper.step([_batch()], 1, 0, 1)
+
+    assert same(weights(model), before)
+    assert stepper.totals.tolist()[NORM:] == [0.0, 0.0, 0.0]
+    hook.remove()
+    stepper.step([_batch()], 1, 1, 1)
+    assert 0 < stepper.totals[NORM] < 1e6
+    stepper.check()
+
+
+def test_a_gradient_that_no_scale_of_fp16_mends_stops_the_run():
+    settings = make_settings()
+    model = make_model(settings)
+    model.lstm[0].weight_hh_l0.register_hook(lambda gradient: gradient * torch.nan)
+    stepper = _stepper(model, settings, amp="fp16")
+    for n in range(20):
+        stepper.step([_batch()], 1, n, 1)
+
+    with pytest.raises(TrainingDivergedError, match="not finite"):
+        stepper.check()
+
+
 def test_auto_is_full_precision_on_a_cpu():
     assert Precision("auto", CPU).amp == "off"
 
