@@ -195,10 +195,16 @@ class Feed:
         return map(Batch.of, batches)
 
     def windows(self) -> tuple[Tensor, Tensor | None]:
-        """All values and their mask, to fit normalisation on."""
+        """All values and their mask, to fit normalisation on.
+
+        Raises:
+            NotEnoughDataError: It cannot be read again.
+        """
         if isinstance(self._loader, WindowLoader):
             return self._loader.x_NTF, self._loader.mask_NT
         batches = list(map(Batch.of, self._read(0)))
+        if not batches:
+            raise NotEnoughDataError("a loader hands out nothing when it is read again, as each epoch does")
         steps = max(batch.x_NTF.shape[1] for batch in batches)
         masks = [
             torch.ones(batch.x_NTF.shape[:2], dtype=torch.bool) if batch.mask_NT is None else batch.mask_NT
@@ -287,6 +293,8 @@ def _check_batch(x_NTF: Tensor, mask_NT: Tensor | None, y_N: Tensor, weight_N: T
         raise ModelInputError(
             f"expected x [N, T, F] and y [N], got {list(x_NTF.shape)} and {list(y_N.shape)}"
         )
+    if len(y_N) == 0:
+        raise ModelInputError("a loader handed out a batch without a window")
     if x_NTF.dtype != torch.float32:
         raise ModelInputError(f"expected float32 values, got {x_NTF.dtype}")
     if mask_NT is not None and (mask_NT.dtype != torch.bool or mask_NT.shape != x_NTF.shape[:2]):

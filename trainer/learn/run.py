@@ -27,7 +27,7 @@ import numpy as np
 import structlog
 import torch
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, NotEnoughDataError
 from trainer.learn import machine
 from trainer.learn.checkpoint import ModelCheckpoint, check_fits, differing_fields
 from trainer.learn.config import ModelSettings
@@ -242,6 +242,10 @@ class Run:
             if stops:
                 return False
         self._stepper.check()
+        if self._tally.num_steps == 0:
+            raise NotEnoughDataError(
+                f"the training part handed out no window in epoch {self._position.epoch}"
+            )
         return True
 
     def _steps_of_epoch(self) -> Iterator[list[Batch]]:

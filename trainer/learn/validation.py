@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.errors import TrainingDivergedError
+from trainer.errors import NotEnoughDataError, TrainingDivergedError
 from trainer.learn.evaluate import Scores, evaluate, probability_histogram
 from trainer.learn.loader import Batch, Feed
 from trainer.learn.loss import DefectLoss
@@ -57,10 +57,13 @@ def validate(workers: Workers, feed: Feed, loss: DefectLoss, device: torch.devic
     """Scores all batches of a feed, several at once.
 
     Raises:
+        NotEnoughDataError: The feed handed out nothing this time.
         TrainingDivergedError: The loss is not finite.
     """
     workers.train(False)
     batches = list(feed.batches(0))
+    if not batches:
+        raise NotEnoughDataError("the validation part handed out no window")
     logits_N = torch.cat(workers.run([_scoring(batch, device) for batch in batches]))
     y_N = torch.cat([batch.y_N for batch in batches]).to(device)
     mean_loss = float(loss(logits_N, y_N).mean())

@@ -242,6 +242,46 @@ def test_a_part_with_one_class_is_not_enough(part, label):
         )
 
 
+class _RunsDry:
+    """A loader of batches that has nothing left from its third reading on."""
+
+    def __init__(self, loader):
+        self._batches, self._num_read = list(loader), 0
+
+    def __iter__(self):
+        self._num_read += 1
+        return iter(self._batches if self._num_read < 3 else [])
+
+
+def test_a_loader_that_hands_out_nothing_any_more_is_not_enough_data():
+    settings = make_settings()
+    train, val = loaders()
+
+    with pytest.raises(NotEnoughDataError, match="the training part handed out no window in epoch 1"):
+        LSTMTrainer(make_model(settings), settings, CPU).train(_RunsDry(train), val)
+    with pytest.raises(NotEnoughDataError, match="the validation part handed out no window"):
+        LSTMTrainer(make_model(settings), settings, CPU).train(train, _RunsDry(val))
+
+
+def test_a_loader_that_can_be_read_only_once_is_refused():
+    settings = make_settings()
+    train, val = loaders()
+
+    with pytest.raises(NotEnoughDataError, match="nothing when it is read again"):
+        LSTMTrainer(make_model(settings), settings, CPU).train((each for each in train), val)
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_a_batch_without_a_window_is_refused(part):
+    settings = make_settings()
+    train, val = map(list, loaders())
+    batches = train if part == "training" else val
+    batches.append(tuple(each[:0] for each in batches[0]))
+
+    with pytest.raises(ModelInputError, match="a batch without a window"):
+        LSTMTrainer(make_model(settings), settings, CPU).train(train, val)
+
+
 def test_windows_of_other_sensors_are_refused():
     settings = make_settings()
 
