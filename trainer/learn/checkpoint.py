@@ -43,6 +43,7 @@ class ModelCheckpoint:
         self._folder = folder
         self._config = config
         self._writes = writes
+        self._last_is_torn = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
@@ -78,9 +79,11 @@ class ModelCheckpoint:
         path = self._folder / LAST
         temporary = _write_aside(path, state)
         try:
-            if path.exists():
+            # A torn one would take the place of the only state that can be read.
+            if path.exists() and not self._last_is_torn:
                 path.replace(self._folder / PREVIOUS)
             temporary.replace(path)
+            self._last_is_torn = False
             _fsync_folder(self._folder)
         except OSError as exc:
             raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
@@ -100,6 +103,7 @@ class ModelCheckpoint:
             except CheckpointError as exc:
                 log.warning("checkpoint cannot be read", error=str(exc))
                 faults.append(str(exc))
+                self._last_is_torn |= path.name == LAST
         if faults:
             raise CheckpointError("; ".join(faults))
         return None

@@ -94,6 +94,21 @@ def test_a_state_that_cannot_be_read_falls_back_to_the_one_before(tmp_path, dama
     assert state["step"] == 1
 
 
+def test_a_torn_state_does_not_take_the_place_of_the_one_that_can_be_read(tmp_path):
+    files = ModelCheckpoint(tmp_path, CheckpointConfig())
+    for step in (1, 2):
+        files.save_last({"step": step})
+    (tmp_path / "last.pt").write_bytes(b"torn")
+    assert files.load_last() == (tmp_path / "previous.pt", {"step": 1})
+
+    files.save_last({"step": 3})
+
+    assert load_checkpoint(tmp_path / "previous.pt") == {"step": 1}
+    files.save_last({"step": 4})
+    assert load_checkpoint(tmp_path / "previous.pt") == {"step": 3}
+    assert files.load_last() == (tmp_path / "last.pt", {"step": 4})
+
+
 def test_the_weights_of_the_best_epochs_are_kept(tmp_path):
     files = ModelCheckpoint(tmp_path, CheckpointConfig(keep_best=2))
 
