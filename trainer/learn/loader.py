@@ -184,6 +184,11 @@ class Feed:
         self.is_exact = _has_positions(loader)
         self.num_good, self.num_defects = self._count(name)
 
+    def to(self, device: torch.device) -> None:
+        """Keeps windows in memory on a device."""
+        if isinstance(self._loader, WindowLoader):
+            self._loader.to(device)
+
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from one of them on; those before it are drawn at once and left out."""
         if isinstance(self._loader, WindowLoader):

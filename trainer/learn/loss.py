@@ -70,7 +70,8 @@ class DefectLoss:
     def _unweighted(self, logits_N: Tensor, y_N: Tensor) -> Tensor:
         gamma = self._config.focal_gamma
         if gamma == 0:
-            pos_weight = logits_N.new_tensor(self.pos_weight)
+            # Filled on the device; a tensor made of the number would be copied there, and a GPU waits for that.
+            pos_weight = logits_N.new_full((), self.pos_weight)
             return binary_cross_entropy_with_logits(logits_N, y_N, pos_weight=pos_weight, reduction="none")
         log_p_N, log_q_N = logsigmoid(logits_N), logsigmoid(-logits_N)
         return -(

@@ -114,6 +114,8 @@ class Run:
     ) -> None:
         self._model, self._settings, self._device = model, settings, device
         self._train_feed, self._val_feed, self._run_dir = train_feed, val_feed, run_dir
+        for feed in (train_feed, val_feed):
+            feed.to(device)
         self._group = Group.current()
         self._loss = DefectLoss(
             settings.loss, num_good=train_feed.num_good, num_defects=train_feed.num_defects

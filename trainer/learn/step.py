@@ -101,7 +101,7 @@ class Stepper:
         on_device = [batch.to(self._device) for batch in batches]
         counted = [counter + 1 for counter in self._counters]
         # The model is a replica itself: computing moves its statistics, also where the step then comes to nothing.
-        moving_B = _flat(self._moving)
+        moving_B = _flat(self._moving, self._device)
         while True:
             try:
                 rows_SP = self._gradients(on_device, epoch, first_batch, num_workers, moving_B)
@@ -162,7 +162,7 @@ class Stepper:
             gradients = torch.autograd.grad(self._precision.scaled(loss), parameters, allow_unused=True)
             flat = [_filled(g, p).reshape(-1) for g, p in zip(gradients, parameters, strict=True)]
             share = len(part) / num_windows
-            return torch.cat([loss.detach().view(1), *flat, (_flat(moving) - moving_B) * share])
+            return torch.cat([loss.detach().view(1), *flat, (_flat(moving, self._device) - moving_B) * share])
 
         return compute
 
@@ -235,8 +235,8 @@ def _filled(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if gradient is None else gradient
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([each.reshape(-1) for each in tensors]) if tensors else torch.empty(0)
+def _flat(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    return torch.cat([torch.empty(0, device=device), *(each.reshape(-1) for each in tensors)])
 
 
 def _write_flat(tensors: Sequence[Tensor], flat_P: Tensor) -> None:

@@ -70,6 +70,22 @@ def test_each_epoch_sees_the_windows_in_another_order():
     assert sorted(first) == sorted(second)
 
 
+def test_windows_in_memory_are_moved_to_the_device_once():
+    moved = []
+
+    class Noting(WindowLoader):
+        def to(self, device):
+            moved.append(device)
+            super().to(device)
+
+    settings = make_settings(training={"max_epochs": 2})
+    train, val = (Noting(*windows(60, seed=seed), batch_size=32) for seed in (0, 1))
+
+    LSTMTrainer(make_model(settings), settings, CPU).train(train, val)
+
+    assert moved == [CPU, CPU]
+
+
 def test_another_seed_gives_other_weights():
     first, second = (make_settings(training={"max_epochs": 1, "seed": seed}) for seed in (1, 2))
     models = []

@@ -65,6 +65,23 @@ def test_a_batch_smaller_than_the_slices_is_taken():
     assert not same(weights(model), before)
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"head_norm": "batch", "readout": "mean_max_attention", "bidirectional": True}]
+)
+def test_all_of_a_step_lies_on_the_device_of_the_model(more):
+    # There is no GPU here. So what names no device comes to lie on one that nothing can be computed with.
+    settings = make_settings(architecture={"dropout": 0.0} | more)
+    moved = []
+    for unnamed in (CPU, torch.device("meta")):
+        model, batch = make_model(settings), _batch()
+        stepper = _stepper(model, settings)
+        with unnamed:
+            stepper.step([batch], 1, 0, 1)
+        moved.append(weights(model))
+
+    assert same(*moved)
+
+
 def test_dropout_depends_on_seed_epoch_batch_and_slice():
     numbers = [(0, 1, 2, 3), (1, 1, 2, 3), (0, 2, 2, 3), (0, 1, 3, 3), (0, 1, 2, 4)]
     keys = [SliceKey(*each) for each in numbers]
