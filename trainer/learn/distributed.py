@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -73,6 +74,11 @@ class Group:
         return bool(told.item())
 
 
+def backend_for(num_gpus: int, num_processes: int) -> Literal["nccl", "gloo"]:
+    """What the processes of one machine talk by, all of them by the same."""
+    return "nccl" if num_gpus >= num_processes else "gloo"
+
+
 @contextmanager
 def joined() -> Iterator[Group]:
     """Joins the group that `torchrun` has started this process for; without torchrun a group of one.
@@ -83,10 +89,11 @@ def joined() -> Iterator[Group]:
         yield Group.current()
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    has_gpus = torch.cuda.is_available() and torch.cuda.device_count() > local_rank
-    if has_gpus:
+    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", str(local_rank + 1)))
+    backend = backend_for(torch.cuda.device_count(), num_local)
+    if backend == "nccl":
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if has_gpus else "gloo")
+    dist.init_process_group(backend)
     try:
         yield Group.current()
     finally:
