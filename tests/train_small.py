@@ -1,7 +1,8 @@
 """Trains the task of `small_training` as a process: `python tests/train_small.py FOLDER [STEP SIGNAL]`.
 
 Behind optimizer step STEP it sends itself the signal, KILL or TERM. Several processes, started by torchrun, train
-together. The first one leaves the weights in FOLDER/weights.pt.
+together. The first one leaves the weights in FOLDER/weights.pt; RANK in the name of the folder is the number of the
+process.
 """
 
 from __future__ import annotations
@@ -45,4 +46,5 @@ def main(folder: Path, step: int, number: int) -> int:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     wanted = sys.argv[2:] or ["0", "KILL"]
-    sys.exit(main(Path(sys.argv[1]), int(wanted[0]), signal.Signals[f"SIG{wanted[1]}"]))
+    folder = sys.argv[1].replace("RANK", os.environ.get("RANK", "0"))
+    sys.exit(main(Path(folder), int(wanted[0]), signal.Signals[f"SIG{wanted[1]}"]))

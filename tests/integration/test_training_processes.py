@@ -65,6 +65,15 @@ def test_two_processes_end_with_the_bits_of_one(tmp_path, whole):
     assert metrics == whole[1]
 
 
+def test_two_processes_that_do_not_begin_alike_are_told(tmp_path):
+    assert _run(tmp_path / "0", "7", "KILL").returncode == -9
+
+    done = _run(tmp_path / "RANK", processes=2)
+
+    assert done.returncode != 0
+    assert "the processes of the group do not begin alike" in done.stderr
+
+
 def test_two_processes_go_on_where_one_was_killed(tmp_path, whole):
     assert _run(tmp_path, "7", "KILL").returncode == -9
 

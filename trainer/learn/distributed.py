@@ -6,8 +6,9 @@ order. So a group ends with the weights, to the bit, that one process would have
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -64,6 +65,24 @@ class Group:
         parts = [torch.empty_like(rows_SP) for _ in range(self.size)]
         dist.all_gather(parts, rows_SP)
         return torch.cat(parts)
+
+    def check_alike(self, described: str, tensors: Iterable[Tensor], device: torch.device) -> None:
+        """Compares what the processes begin with: unlike ones would add up gradients of different models.
+
+        Raises:
+            TrainingSetupError: They differ; all processes raise it.
+        """
+        if self.size == 1:
+            return
+        digest = hashlib.sha256(described.encode())
+        for tensor in tensors:
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        told = self.gather(torch.tensor([list(digest.digest())], dtype=torch.uint8, device=device))
+        if bool((told != told[0]).any()):
+            raise TrainingSetupError(
+                "the processes of the group do not begin alike: each needs the same configuration, first weights, "
+                "loaders and run_dir"
+            )
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether one of the processes says so; all get the same answer."""

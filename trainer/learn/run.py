@@ -171,6 +171,8 @@ class Run:
             self._begin_anew()
         else:
             self._load(*loaded)
+        begun = repr((self._made_with(), self._settings.training.max_epochs, self._position))
+        self._group.check_alike(begun, self._model.state_dict().values(), self._device)
         bar = ProgressBar(progress, self._settings.training.max_epochs, shown_here=self._group.writes)
         with self._workers, bar:
             reason = self._run_epochs(bar, on_epoch, should_stop)
