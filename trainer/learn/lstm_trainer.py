@@ -19,8 +19,8 @@ from trainer.learn.loader import BatchLoader, Feed
 from trainer.learn.loss import DefectLoss
 from trainer.learn.model import SteelDefectLSTM
 from trainer.learn.random_state import left_as_it_was, seed_epoch
-from trainer.learn.run import Run, TrainingResult
-from trainer.learn.training_metrics import EpochResult
+from trainer.learn.run import Run
+from trainer.learn.training_metrics import EpochResult, TrainingResult
 from trainer.learn.validation import Validation, validate
 from trainer.learn.workers import Workers
 

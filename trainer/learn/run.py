@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import structlog
@@ -42,37 +42,16 @@ from trainer.learn.progress import ProgressBar
 from trainer.learn.random_state import random_state, seed_epoch, set_random_state
 from trainer.learn.schedule import Schedule
 from trainer.learn.step import CLIPPED_NORM, LOSS, NORM, NUM_CLIPPED, Stepper
-from trainer.learn.training_metrics import EpochResult, TrainingMetrics
+from trainer.learn.training_metrics import EpochResult, StopReason, TrainingMetrics, TrainingResult
 from trainer.learn.validation import Validation, validate
 from trainer.learn.workers import WorkerChoice, Workers
 
 log = structlog.get_logger()
 
-StopReason = Literal["early_stopping", "max_epochs", "stopped"]
 # Slices of a batch on a CPU: two cores share it, and one core loses an eighth by it.
 CPU_SLICES = 2
 # What a resumed run may change: how long it goes, how fast it is, how often it saves.
 FREE_TO_CHANGE = ("training.max_epochs", "training.num_workers", "training.num_threads", "checkpoint.")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """A finished or stopped training; the model holds the weights of ``best_epoch``.
-
-    Attributes:
-        best_epoch: None: stopped within the first epoch, the model is as it came.
-        best_value: The monitored figure in that epoch.
-        pos_weight: What a defective window counted in the loss.
-        inexact: Why a resumed training need not end with the bits of one that was never stopped; empty: it does.
-    """
-
-    epochs: tuple[EpochResult, ...]
-    best_epoch: int | None
-    best_value: float | None
-    stop_reason: StopReason
-    pos_weight: float
-    seconds: float
-    inexact: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -7,10 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer.errors import CheckpointError
 
+StopReason = Literal["early_stopping", "max_epochs", "stopped"]
 METRICS = "metrics.csv"
 TIMINGS = "timings.csv"
 # metrics.csv repeats for a seed; what the machine adds stands in timings.csv.
@@ -66,6 +67,26 @@ class EpochResult:
     rss_mb: float
     gpu_mb: float
     num_workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """A finished or stopped training; the model holds the weights of ``best_epoch``.
+
+    Attributes:
+        best_epoch: None: stopped within the first epoch, the model is as it came.
+        best_value: The monitored figure in that epoch.
+        pos_weight: What a defective window counted in the loss.
+        inexact: Why a resumed training need not end with the bits of one that was never stopped; empty: it does.
+    """
+
+    epochs: tuple[EpochResult, ...]
+    best_epoch: int | None
+    best_value: float | None
+    stop_reason: StopReason
+    pos_weight: float
+    seconds: float
+    inexact: tuple[str, ...] = ()
 
 
 class TrainingMetrics:
