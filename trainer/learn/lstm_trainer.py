@@ -30,8 +30,8 @@ __all__ = ["LSTMTrainer", "TrainingResult"]
 class LSTMTrainer:
     """Trains a model: from scratch, or further when its weights were loaded.
 
-    The result depends on the seed, the data and the starting weights alone, and on a CPU to the bit: not on the
-    number of threads or processes, nor on whether the training was interrupted.
+    The result depends on the configuration, the data and the starting weights alone, and on a CPU to the bit: not on
+    the number of workers, for the same ``num_slices`` not on that of processes, nor on interruptions.
 
     Normalisation of a model that was trained before is kept unless ``finetune_normalisation`` is ``refit``: its
     weights are worth something for the numbers they learned from, and refitting shifts all of them at once.
@@ -77,7 +77,8 @@ class LSTMTrainer:
             start_epoch: Epochs that count as done before.
             run_dir: Gets ``metrics.csv``, ``timings.csv`` and checkpoints; None: nothing is written.
             on_epoch: Called after each epoch, when its checkpoint is on disk.
-            should_stop: Asked after each optimizer step; the complete state is saved before it ends.
+            should_stop: Asked after each optimizer step; the complete state is saved before it ends (an iterable
+                loader has no positions: its epoch begins anew).
             resume: Go on from the newest checkpoint in ``run_dir``, if there is one: same weights at the end,
                 same ``metrics.csv`` as without the interruption. False: begin anew; what an earlier run left in
                 ``run_dir`` is removed.

@@ -25,7 +25,8 @@ class EpochResult:
     """One epoch.
 
     Attributes:
-        learning_rate: Of the LSTM, in the last step of the epoch.
+        learning_rate: Of the first parameter group (the LSTM, unless it is frozen), behind the last step of the
+            epoch and before the scheduler looks at it.
         grad_norm: Mean over the steps, before clipping.
         grad_norm_clipped: The same, after clipping.
         num_clipped: Steps whose gradient was clipped.
