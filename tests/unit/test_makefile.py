@@ -49,6 +49,11 @@ elif sys.argv[1:3] == ["-m", "demo"]:
 """
 
 
+def _hear_interrupts() -> None:
+    """A shell starts what runs in its background deaf to SIGINT, and every child inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Checkout:
     """A folder that holds what the Makefile reads, and the fake interpreter."""
 
@@ -71,6 +76,7 @@ class Checkout:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_hear_interrupts,  # noqa: PLW1509 - one system call
         )
 
     def make(self, *arguments: str, **environment: str) -> tuple[int, str]:

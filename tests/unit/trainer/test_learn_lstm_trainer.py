@@ -393,7 +393,7 @@ def test_a_state_saved_by_hand_is_gone_on_with(tmp_path):
 
 
 def test_a_state_saved_by_hand_is_that_of_the_last_step_and_not_of_the_best_epoch(tmp_path):
-    rate = {"optimizer": {"learning_rate": 0.1}}
+    rate = {"optimizer": {"learning_rate": 0.1}, "early_stopping": {"monitor": "val_loss"}}
     longer, shorter = make_settings(**rate), make_settings(training={"max_epochs": 3}, **rate)
     expected = LSTMTrainer(make_model(longer), longer, CPU).train(*loaders())
     first = LSTMTrainer(make_model(shorter), shorter, CPU)
