@@ -19,4 +19,5 @@ def keep_freed_memory(max_bytes: int) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES)) and bool(mallopt(_M_TRIM_THRESHOLD, max_bytes))
+    blocks = mallopt(_M_MMAP_THRESHOLD, min(max_bytes, KEPT_BLOCK_BYTES))
+    return bool(blocks) and bool(mallopt(_M_TRIM_THRESHOLD, max_bytes))
