@@ -21,6 +21,7 @@ from trainer.cycle import CycleResult, CycleRunner
 from trainer.daemon import TrainerDaemon
 from trainer.errors import NotEnoughDataError
 from trainer.learn.config import ModelSettings
+from trainer.learn.tensorboard import require_tensorboard
 from trainer.learn.training_metrics import EpochResult
 from trainer.metrics import TrainerMetrics
 from trainer.release.publisher import Publisher, release_topics
@@ -70,6 +71,8 @@ class _Parts:
 
 @contextmanager
 def _built(settings: TrainerSettings, model_settings: ModelSettings, stop: StopRequest) -> Iterator[_Parts]:
+    if settings.model.tensorboard_dir is not None:
+        require_tensorboard()
     health, metrics = Health(MAX_SILENCE_S), TrainerMetrics()
     with ExitStack() as stack:
         registry = stack.enter_context(Registry(settings.registry))

@@ -46,6 +46,10 @@ class ModelConfig(Section):
     """Where the model and its training are configured."""
 
     config: Path = Field(Path("model_config.yaml"), description="relative to this file")
+    # A folder a cycle grows in it; nothing is ever removed.
+    tensorboard_dir: Path | None = Field(
+        None, description="gets the curves of every cycle, needs castloop[tensorboard]; null: none"
+    )
 
 
 class TrainerSettings(Settings):

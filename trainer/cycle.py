@@ -176,6 +176,7 @@ class CycleRunner:
             self._loader(dataset, split.train_N, shuffle=True),
             self._loader(dataset, split.validation_N, shuffle=False),
             run_dir=run_dir,
+            tensorboard_dir=self._tensorboard_dir(cycle),
             on_epoch=lambda epoch: self._on_epoch(cycle.number, epoch),
             should_stop=self._should_stop,
             resume=True,
@@ -197,6 +198,10 @@ class CycleRunner:
             "dataset.json": dataset.manifest.model_dump_json().encode(),
         }
         self._registry.register(data, files=files, details=details)
+
+    def _tensorboard_dir(self, cycle: CurrentCycle) -> Path | None:
+        folder = self._settings.model.tensorboard_dir
+        return None if folder is None else folder / self._registry.model_name / f"cycle-{cycle.number:05d}"
 
     def _warn_of_silent_sensors(self, dataset: Dataset, split: Split) -> None:
         silent = [

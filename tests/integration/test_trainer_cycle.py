@@ -45,6 +45,8 @@ def cycle(trainer: Life, plant: Plant) -> CycleResult:
 
 def test_the_first_model_that_beats_the_base_rate_is_promoted(plant: Plant, config: TrainerSettings) -> None:
     plant.write(casts(range(60)))
+    curves = Path(config.registry.path).parent / "curves"
+    config = config.model_copy(update={"model": config.model.model_copy(update={"tensorboard_dir": curves})})
     with life(plant, config) as trainer:
         result = cycle(trainer, plant)
         assert (result.decision, result.version, result.parent) == ("promoted", 1, None)
@@ -61,6 +63,7 @@ def test_the_first_model_that_beats_the_base_rate_is_promoted(plant: Plant, conf
         folder = trainer.registry.models()[0].folder
         assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + result.epochs
         assert manifest.dataset.id in (folder / "dataset.json").read_text()
+        assert list((curves / config.registry.model_name / "cycle-00001").glob("events.*"))
         assert plant.client.exists(plant.keys.dataset(manifest.dataset.id))
 
 

@@ -60,6 +60,7 @@ class LSTMTrainer:
         start_epoch: int = 0,
         *,
         run_dir: Path | None = None,
+        tensorboard_dir: Path | None = None,
         on_epoch: Callable[[EpochResult], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         resume: bool = False,
@@ -76,20 +77,22 @@ class LSTMTrainer:
             val_loader: The validation part: scheduler and early stopping look at it.
             start_epoch: Epochs that count as done before.
             run_dir: Gets ``metrics.csv``, ``timings.csv`` and checkpoints; None: nothing is written.
+            tensorboard_dir: Gets the same figures for TensorBoard, which must be installed (extra ``tensorboard``);
+                one folder a run.
             on_epoch: Called after each epoch, when its checkpoint is on disk.
             should_stop: Asked after each optimizer step; the complete state is saved before it ends (an iterable
                 loader has no positions: its epoch begins anew).
             resume: Go on from the newest checkpoint in ``run_dir``, if there is one: same weights at the end,
                 same ``metrics.csv`` as without the interruption. False: begin anew; what an earlier run left in
-                ``run_dir`` is removed.
+                ``run_dir`` and ``tensorboard_dir`` is removed.
             progress: Show a bar on stderr; None: when that is a terminal.
 
         Raises:
             NotEnoughDataError: A part is empty or has one class only.
             ModelInputError: Batches do not fit the model.
-            TrainingSetupError: The configuration cannot train here.
+            TrainingSetupError: The configuration cannot train here, or TensorBoard is not installed.
             TrainingDivergedError: Loss or gradient is not finite.
-            CheckpointError: ``run_dir`` cannot be written, or what it holds cannot be resumed from.
+            CheckpointError: A folder cannot be written, or what it holds cannot be resumed from.
         """
         prepare_thread(self._settings.training.num_threads)
         with left_as_it_was():
@@ -102,6 +105,7 @@ class LSTMTrainer:
                 train_feed=Feed(train_loader, "training"),
                 val_feed=Feed(val_loader, "validation"),
                 run_dir=run_dir,
+                tensorboard_dir=tensorboard_dir,
                 start_epoch=start_epoch,
             )
             loaded, self._loaded = self._loaded, None

@@ -42,6 +42,7 @@ from trainer.learn.progress import ProgressBar
 from trainer.learn.random_state import random_state, seed_epoch, set_random_state
 from trainer.learn.schedule import Schedule
 from trainer.learn.step import CLIPPED_NORM, LOSS, NORM, NUM_CLIPPED, Stepper
+from trainer.learn.tensorboard import TensorBoardFiles
 from trainer.learn.training_metrics import EpochResult, StopReason, TrainingMetrics, TrainingResult
 from trainer.learn.validation import Validation, validate
 from trainer.learn.workers import WorkerChoice, Workers
@@ -89,6 +90,7 @@ class Run:
         train_feed: Feed,
         val_feed: Feed,
         run_dir: Path | None,
+        tensorboard_dir: Path | None,
         start_epoch: int,
     ) -> None:
         self._model, self._settings, self._device = model, settings, device
@@ -105,6 +107,7 @@ class Run:
         self._precision = Precision(settings.training.amp, device)
         self._stopping = EarlyStopping(settings.early_stopping)
         self._metrics = TrainingMetrics(run_dir if self._group.writes else None)
+        self._tensorboard = TensorBoardFiles(tensorboard_dir if self._group.writes else None)
         self._files = (
             None
             if run_dir is None
@@ -153,7 +156,8 @@ class Run:
         begun = repr((self._made_with(), self._settings.training.max_epochs, self._position))
         self._group.check_alike(begun, self._model.state_dict().values(), self._device)
         bar = ProgressBar(progress, self._settings.training.max_epochs, shown_here=self._group.writes)
-        with self._workers, bar:
+        self._tensorboard.begin(self._position.epoch, anew=loaded is None)
+        with self._workers, self._tensorboard, bar:
             reason = self._run_epochs(bar, on_epoch, should_stop)
         self._ended = self.state() | {"model": copy_weights(self._model)}
         if not self._stopping.restore(self._model):
@@ -263,6 +267,7 @@ class Run:
         is_best = self._stopping.update(self._position.epoch, monitored, self._model)
         result = self._result(validation, learning_rates, is_best, started, trained)
         self._metrics.add(result)
+        self._tensorboard.add(result)
         self._position = Position(self._position.epoch + 1, 0, self._position.step)
         if self._files is not None:
             if is_best:
