@@ -1,7 +1,6 @@
 """Columns of byte strings that stay in one buffer until somebody asks for one: keys and headers are asked for rarely.
 
-Shape suffixes: M records of one batch, L bytes of each, B bytes of a buffer, G gaps in it,
-H of which are long.
+Shape suffixes: M records of one batch, L bytes of each, B bytes of a buffer.
 """
 
 from __future__ import annotations
@@ -11,14 +10,8 @@ from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
 
 from streamer.records import Headers, IntArray
-
-SPACE, LINE_BREAK = 0x20, 0x0A
-# Between two values of one producer batch lie a record's head and its key. Larger: more turns to fill the gaps.
-MAX_GAP_SPREAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +80,6 @@ class Slices(Sequence[bytes | None]):
         """Some of them."""
         return Slices(self.buffer, self.start_M[index_P], self.end_M[index_P])
 
-    def lines(self) -> memoryview | None:
-        """All of them in one buffer, one a line; what lies between them has become spaces.
-
-        None if one is empty or null or has a line break in it, or if they do not lie one soon after the other.
-        """
-        gap_G, length_G = self.end_M[:-1] - self.start_M[0], self.start_M[1:] - self.end_M[:-1]
-        if (self.end_M <= self.start_M).any() or (length_G <= 0).any():
-            return None
-        bytes_B = np.frombuffer(self.buffer, dtype=np.uint8)[
-            int(self.start_M[0]) : int(self.end_M[-1])
-        ].copy()
-        if len(gap_G):
-            if not _blank(bytes_B, gap_G, length_G):
-                return None
-            bytes_B[gap_G] = LINE_BREAK
-        return bytes_B.data if np.count_nonzero(bytes_B == LINE_BREAK) == len(gap_G) else None
-
     def to_list(self) -> list[bytes | None]:
         """All of them, cut out of the buffer."""
         buffer = self.buffer
@@ -113,21 +89,6 @@ class Slices(Sequence[bytes | None]):
         for index in (self.end_M < self.start_M).nonzero()[0].tolist():
             cut[index] = None
         return cut
-
-
-def _blank(bytes_B: npt.NDArray[np.uint8], gap_G: IntArray, length_G: IntArray) -> bool:
-    """Fills gaps with spaces; gives up, and returns so, unless nearly all are about as long as the shortest."""
-    shortest = int(length_G.min())
-    long_H = np.flatnonzero(length_G > shortest + MAX_GAP_SPREAD)
-    if len(long_H) > 1 + len(gap_G) // 64:
-        return False
-    sliding_window_view(bytes_B, shortest, writeable=True)[gap_G] = SPACE
-    for length in range(shortest, min(int(length_G.max()), shortest + MAX_GAP_SPREAD)):
-        bytes_B[gap_G[length_G > length] + length] = SPACE
-    for gap in long_H.tolist():
-        begin = int(gap_G[gap])
-        bytes_B[begin : begin + int(length_G[gap])] = SPACE
-    return True
 
 
 @dataclass(slots=True)

@@ -112,11 +112,11 @@ def cast_readings(
     )
 
 
-def slices_of(values: Sequence[bytes | None], gaps: Sequence[int] = (9,)) -> Slices:
+def slices_of(values: Sequence[bytes | None]) -> Slices:
     """Values in one buffer, as they lie in a fetch: what is between them is anything but spaces."""
     buffer, starts, ends = b"", [], []
-    for index, value in enumerate(values):
-        buffer += b"\n" * gaps[index % len(gaps)]
+    for value in values:
+        buffer += b"\n" * 9
         starts.append(len(buffer))
         buffer += value or b""
         ends.append(-1 if value is None else len(buffer))

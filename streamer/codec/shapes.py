@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, UnsetType
 
 from streamer.codec.layout import Layout, Path, is_plain
 from streamer.codec.packing import Packing
 from streamer.codec.wire import FAULTS, JSON
-from streamer.slices import Slices
 
 # Smaller: a source with many unknown fields is decoded one by one. Larger: a hostile one grows our types.
 MAX_EXTRAS = 64
@@ -64,7 +61,6 @@ class ShapeDecoder:
         self._layout, self._shape = layout, shape
         # How many batches ago a message had it.
         self._extras: dict[Path, int] = {}
-        self._num_apart = 0
         self._build()
 
     def _build(self) -> None:
@@ -78,8 +74,8 @@ class ShapeDecoder:
         if prefix:
             placed["schema"] = Field(("schema",), Any)
         struct, attributes = _struct(placed)
-        self._json = msgspec.json.Decoder(struct) if self._shape.content_type == JSON else None
-        self._decode: Callable[[bytes], Any] = (self._json or msgspec.msgpack.Decoder(struct)).decode
+        wire = msgspec.json if self._shape.content_type == JSON else msgspec.msgpack
+        self._decode: Callable[[bytes], Any] = wire.Decoder(struct).decode
         self.get: dict[str, Getter] = {name: attrgetter(attributes[name]) for name in fields}
         self.extras: dict[Path, Getter] = {path: attrgetter(attributes[path]) for path in extras}
         is_flat = not prefix and all(len(field.path) == 1 for field in placed.values())
@@ -116,8 +112,6 @@ class ShapeDecoder:
 
     def decode(self, values: Sequence[bytes | None]) -> tuple[list[Any], list[int]]:
         """The messages that fit, in order, and the positions of those that do not."""
-        if (at_once := self._all_at_once(values)) is not None:
-            return at_once, []
         messages: list[Any] = []
         failed: list[int] = []
         decoding = map(self._decode, values)  # type: ignore[arg-type]  # None fails as other misfits do
@@ -129,32 +123,6 @@ class ShapeDecoder:
                 failed.append(len(messages) + len(failed))
             else:
                 return messages, failed
-
-    def _all_at_once(self, values: Sequence[bytes | None]) -> list[Any] | None:
-        """The messages, if all of them fit and can be read as lines of one text."""
-        if self._json is None or not isinstance(values, Slices):
-            return None
-        if self._num_apart > 0:
-            self._num_apart -= 1
-            return None
-        if (lines := values.lines()) is not None and _are_objects(values):
-            with suppress(*FAULTS):
-                messages: list[Any] = self._json.decode_lines(lines)
-                if len(messages) == len(values):
-                    return messages
-        # What does not fit is seldom alone: the next batches are not tried.
-        self._num_apart = 15
-        return None
-
-
-def _are_objects(values: Slices) -> bool:
-    """Whether each begins and ends as an object does: none goes on in the next line then, as `{` never follows `}`.
-
-    Else half a message and the half behind it would make one, and two messages in one value make up the number.
-    """
-    bytes_B = np.frombuffer(values.buffer, dtype=np.uint8)
-    first_M, last_M = bytes_B.take(values.start_M), bytes_B.take(values.end_M - 1)
-    return bool((first_M == ord("{")).all() and (last_M == ord("}")).all())
 
 
 def fields_of_shape(layout: Layout, shape: Shape) -> dict[str, Field]:

@@ -272,8 +272,8 @@ def agrees(source: str, bodies: list[tuple[bytes | None, Headers]]) -> DecodedBa
     assert told(decoded) == [said for index, one in enumerate(alone) for said in told(one, index)]
     assert strands_of([decoded]) == strands_of(alone)
     assert decoded.num_unknown_fields == sum(one.num_unknown_fields for one in alone)
-    at_once = Codec(SENSORS, SOURCES[source]).decode(batch_of(bodies, in_one_buffer=True))
-    assert told(at_once) == told(decoded)
+    in_buffer = Codec(SENSORS, SOURCES[source]).decode(batch_of(bodies, in_one_buffer=True))
+    assert told(in_buffer) == told(decoded)
     return decoded
 
 
