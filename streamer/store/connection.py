@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -108,7 +109,7 @@ def connect(config: RedisConfig) -> Client:
     password = read_secret(config.password_file) if config.password_file else None
     credentials = {"username": config.username, "password": password} if password else {}
     try:
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             config.url,
             socket_timeout=config.timeout_s,
             socket_connect_timeout=config.timeout_s,
@@ -116,8 +117,12 @@ def connect(config: RedisConfig) -> Client:
             redis_connect_func=_RunFence().on_connect,
             **credentials,
         )
-    except ValueError as exc:
-        raise ConfigError(f"redis.url {config.url}: {exc}") from exc
+        # An option in the url that redis-py does not know shows when a connection is made; none is opened here.
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (ValueError, TypeError) as exc:
+        shown = re.sub(r"//[^/]*@", "//...@", config.url)  # a password may stand there
+        raise ConfigError(f"redis.url {shown}: {exc}") from exc
+    return client
 
 
 def text(value: bytes | str) -> str:

@@ -69,3 +69,18 @@ def test_a_key_that_holds_something_else_is_named(redis: RedisConfig) -> None:
     with pytest.raises(RefusedError, match="listing casts failed"), map_redis_errors("listing casts"):
         client.zcard(f"{redis.namespace}:casts")
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("tail", "told"),
+    [
+        (":99999/0", "Port out of range"),
+        ("/0?socket_timeout=soon", "socket_timeout"),
+        ("/0?decode=utf-8", "unexpected keyword argument 'decode'"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_told_without_its_password(tail: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        connect(RedisConfig(url=f"redis://me:hidden@127.0.0.1{tail}"))
+    assert str(caught.value).startswith("redis.url redis://...@127.0.0.1")
+    assert "hidden" not in str(caught.value)
