@@ -49,10 +49,19 @@ def test_a_port_that_is_taken_is_named() -> None:
             HttpServer(HttpConfig(port=port), Health(1), bytes)
 
 
-def test_it_listens_on_an_address_of_ipv6_too() -> None:
+def has_ipv6() -> bool:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("no IPv6 here")
-    with HttpServer(HttpConfig(host="::1"), Health(1), bytes) as server:
-        assert get(server, "livez", "[::1]") == (200, "ok\n")
+        return False
+    return True
+
+
+def test_it_listens_on_an_address_of_ipv6_or_says_that_there_is_none() -> None:
+    config = HttpConfig(host="::1")
+    if has_ipv6():
+        with HttpServer(config, Health(1), bytes) as server:
+            assert get(server, "livez", "[::1]") == (200, "ok\n")
+    else:
+        with pytest.raises(ConfigError, match=r"http: cannot listen on \[?::1"):
+            HttpServer(config, Health(1), bytes)
