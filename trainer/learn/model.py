@@ -16,7 +16,13 @@ from trainer.errors import ModelInputError
 from trainer.learn.config import ArchitectureConfig, DataProcessingConfig
 from trainer.learn.dropout import SeededDropout
 from trainer.learn.head import build_head
-from trainer.learn.normalisation import NUM_STATISTICS, Normalisation, center, window_statistics
+from trainer.learn.normalisation import (
+    NUM_STATISTICS,
+    Normalisation,
+    center,
+    statistics_magnitude,
+    window_statistics,
+)
 from trainer.learn.readout import Attention, read_out, readout_size, uses_attention
 from trainer.learn.recurrent import build_layers, run_layers
 from trainer.learn.stem import ConvStem
@@ -90,7 +96,10 @@ class SteelDefectLSTM(nn.Module):
             batches = zip(torch.split(x_NTF, FIT_BATCH), torch.split(mask_NT, FIT_BATCH), strict=True)
             stats = [self._statistics(*self._normalise(x, mask)) for x, mask in batches]
             stats_NS = torch.cat(stats).cpu().numpy()
-            self.statistics_normalisation.fit(stats_NS, method=config.normalisation, clip=config.clip)
+            magnitude_S = statistics_magnitude(stats_NS, x_NTF.shape[1])
+            self.statistics_normalisation.fit(
+                stats_NS, method=config.normalisation, clip=config.clip, magnitude_C=magnitude_S
+            )
 
     def forward(self, x_NTF: Tensor, mask_NT: Tensor | None = None) -> Tensor:
         """Scores windows.

@@ -5,6 +5,7 @@ Shapes: N windows, T steps, F sensors, S = 5 * F statistics, R rows, C columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal
 
@@ -65,7 +66,14 @@ class Normalisation(nn.Module):
         self.register_buffer("is_fitted", torch.tensor(False))
 
     @torch.no_grad()
-    def fit(self, rows_RC: npt.NDArray[np.float32], *, method: Method, clip: float) -> None:
+    def fit(
+        self,
+        rows_RC: npt.NDArray[np.float32],
+        *,
+        method: Method,
+        clip: float,
+        magnitude_C: npt.NDArray[np.float64] | None = None,
+    ) -> None:
         """Sets everything from rows; NaN entries are left out.
 
         Args:
@@ -74,8 +82,11 @@ class Normalisation(nn.Module):
                 the standard deviation where more than half of the values are equal; ``quantile``: rank among the
                 rows, and outside their range as many standard deviations further.
             clip: Limit of the absolute normalised value.
+            magnitude_C: The largest of what the values of each column were computed from, by which they are rounded.
+                None: each value is as exact as float32, and one that is far out says nothing of the others.
         """
-        columns = [_center_and_gain(column_R, method) for column_R in rows_RC.T]
+        known_C = [None] * len(rows_RC.T) if magnitude_C is None else magnitude_C.tolist()
+        columns = [_center_and_gain(*each, method) for each in zip(rows_RC.T, known_C, strict=True)]
         center_C, gain_C = np.array(columns, dtype=np.float64).T
         self.center_C.copy_(torch.from_numpy(center_C))
         self.gain_C.copy_(torch.from_numpy(gain_C))
@@ -83,7 +94,7 @@ class Normalisation(nn.Module):
         self.pieces_CP3.copy_(self.pieces_CP3.new_tensor(IDENTITY))
         self.is_bent.fill_(method == "quantile")
         if method == "quantile":
-            self._fit_bend(rows_RC)
+            self._fit_bend(rows_RC, known_C)
         self.limit.fill_(clip)
         self.is_fitted.fill_(True)
 
@@ -103,11 +114,13 @@ class Normalisation(nn.Module):
         start_CM, slope_CM, score_CM = embedding(first_C1 + piece_CM, self.pieces_CP3.flatten(0, 1)).unbind(2)
         return ((z_CM - start_CM) * slope_CM + score_CM).view(z_C.shape).movedim(0, -1)
 
-    def _fit_bend(self, rows_RC: npt.NDArray[np.float32]) -> None:
+    def _fit_bend(self, rows_RC: npt.NDArray[np.float32], known_C: Sequence[float | None]) -> None:
         z_RC = (torch.from_numpy(rows_RC) - self.center_C.cpu()) * self.gain_C.cpu()
         for column, z_R in enumerate(z_RC.numpy().T):
             if self.gain_C[column] != 0:
-                knots, pieces = _bend_of(z_R[np.isfinite(z_R)])
+                # Ranks within what is rounding would lie as far apart as any others.
+                rounding = RELATIVE_RESOLUTION * (known_C[column] or 0.0) * float(self.gain_C[column])
+                knots, pieces = _bend_of(z_R[np.isfinite(z_R)], max(MIN_GAP, rounding))
                 self.knots_CQ[column, : len(knots)] = torch.from_numpy(knots)
                 self.pieces_CP3[column, : len(pieces)] = torch.from_numpy(pieces)
 
@@ -149,22 +162,39 @@ def _slope(centred_NTF: Tensor, v_NTF: Tensor, n_NF: Tensor) -> Tensor:
     return (lag_NTF * centred_NTF).sum(dim=1) / lag_NTF.square().sum(dim=1).clamp(min=0.5)
 
 
-def _center_and_gain(column_R: npt.NDArray[np.float32], method: Method) -> tuple[float, float]:
+def statistics_magnitude(stats_NS: npt.NDArray[np.float32], num_steps: int) -> npt.NDArray[np.float64]:
+    """magnitude_S of `Normalisation.fit`: the largest value of the sensor; of its slope, a share of that a step."""
+    ends_N2F = np.abs(np.nan_to_num(stats_NS)).reshape(len(stats_NS), NUM_STATISTICS, -1)[:, 2:4]
+    largest_F = ends_N2F.max(axis=(0, 1)).astype(np.float64)
+    return np.concatenate([np.tile(largest_F, NUM_STATISTICS - 1), largest_F / num_steps])
+
+
+def _center_and_gain(
+    column_R: npt.NDArray[np.float32], magnitude: float | None, method: Method
+) -> tuple[float, float]:
     seen = column_R[np.isfinite(column_R)].astype(np.float64)
     if seen.size == 0:
         return 0.0, 0.0
     center, spread = float(seen.mean()), float(seen.std())
-    resolution = max(RELATIVE_RESOLUTION * float(np.abs(seen).max()), float(np.finfo(np.float32).tiny))
+    resolution = _resolution(float(np.abs(seen).max()) if magnitude is None else magnitude)
     if spread <= resolution:
         return center, 0.0
     if method == "zscore":
         return center, 1.0 / spread
     low, center, high = (float(q) for q in np.quantile(seen, [0.25, 0.5, 0.75]))
     robust_spread = (high - low) / IQR_OF_NORMAL
+    if magnitude is None:
+        resolution = _resolution(max(abs(low), abs(high)))
     return center, 1.0 / (robust_spread if method == "robust" and robust_spread > resolution else spread)
 
 
-def _bend_of(z_R: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _resolution(magnitude: float) -> float:
+    return max(RELATIVE_RESOLUTION * magnitude, float(np.finfo(np.float32).tiny))
+
+
+def _bend_of(
+    z_R: npt.NDArray[np.float32], min_gap: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Knots and the pieces before, between and after; equal knots become one with the mean of their scores."""
     normal = NormalDist()
     # Hazen's quantiles, by which the lowest of R values has the rank 0.5 / R.
@@ -172,7 +202,7 @@ def _bend_of(z_R: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt
     score_Q = np.linspace(-top, top, NUM_KNOTS)
     rank_Q = [normal.cdf(score) for score in score_Q]
     knot_Q = np.quantile(z_R, rank_Q, method="hazen").astype(np.float32)
-    is_first_Q = np.diff(knot_Q, prepend=-np.inf) > MIN_GAP
+    is_first_Q = np.diff(knot_Q, prepend=-np.inf) > min_gap
     knots, group_Q = knot_Q[is_first_Q], np.cumsum(is_first_Q) - 1
     scores = (np.bincount(group_Q, score_Q) / np.bincount(group_Q)).astype(np.float32)
     slopes = np.diff(scores) / np.diff(knots) * ROUNDING_MARGIN

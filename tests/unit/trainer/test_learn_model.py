@@ -85,6 +85,21 @@ def test_padding_at_the_end_never_changes_a_score(data):
     torch.testing.assert_close(padded, model(x, mask))
 
 
+@pytest.mark.parametrize("method", ["zscore", "robust", "quantile"])
+@pytest.mark.parametrize("num_moving", [0, 10])
+def test_padding_does_not_change_the_score_of_a_setpoint_that_rests(method, num_moving):
+    # Its spread and slope within a window are rounding, and sums over other lengths round otherwise.
+    x = _windows(200, steps=60)
+    x[num_moving:, :, 0] = torch.linspace(0.7, 1.9, 200 - num_moving).unsqueeze(1)
+    model = build_model(ArchitectureConfig(hidden_size=8), F, seed=3).eval()
+    model.fit_normalisation(x, None, DataProcessingConfig(normalisation=method))
+    mask = torch.ones(200, 60, dtype=torch.bool)
+
+    padded = model(*(torch.nn.functional.pad(*each) for each in ((x, (0, 0, 0, 13)), (mask, (0, 13)))))
+
+    torch.testing.assert_close(padded, model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_a_score_does_not_depend_on_the_lengths_of_its_batch_mates(model):
     x, mask = _windows(), torch.zeros(6, 21, dtype=torch.bool)
     for n, length in enumerate((21, 1, 5, 12, 20, 3)):
@@ -189,6 +204,18 @@ def test_masked_steps_do_not_enter_the_fit():
 
     for name, value in cut.state_dict().items():
         torch.testing.assert_close(masked.state_dict()[name], value, msg=name)
+
+
+def test_a_setpoint_that_rests_within_most_windows_is_not_made_of_rounding():
+    x = _windows(200)
+    x[10:, :, 0] = torch.linspace(0.7, 1.9, 190).unsqueeze(1)
+    model = build_model(ArchitectureConfig(hidden_size=8), F, seed=3)
+
+    model.fit_normalisation(x)
+
+    mean, std, _, _, slope = model.statistics_normalisation.gain_C.view(5, F)[:, 0]
+    assert mean < std < 20
+    assert std < slope < 1e3
 
 
 @pytest.mark.parametrize("method", ["zscore", "robust", "quantile"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from trainer.learn.normalisation import Normalisation, center, window_statistics
+from trainer.learn.normalisation import Normalisation, center, statistics_magnitude, window_statistics
 
 METHODS = ["zscore", "robust", "quantile"]
 
@@ -42,6 +42,30 @@ def test_robust_normalisation_does_not_move_for_a_tail_that_moves_the_zscore():
     assert clean == pytest.approx(1.0, rel=0.1)
     assert robust == pytest.approx(clean, rel=0.3)
     assert zscore < 0.01
+
+
+@pytest.mark.parametrize("spike", [1e6, -9_999_999.0, 1e30])
+def test_robust_normalisation_does_not_move_for_one_reading_that_is_no_measurement(spike):
+    rows = np.random.default_rng(0).normal(1.2, 0.1, size=(1000, 1)).astype(np.float32)
+    spiked = rows.copy()
+    spiked[0] = spike
+
+    clean, found = (float(_fitted(each, method="robust").gain_C) for each in (rows, spiked))
+
+    assert found == pytest.approx(clean, rel=0.01)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rounding_of_what_was_computed_is_no_spread_to_scale_up(method):
+    # In the first column some values are more than rounding of numbers around 1, in the second none is.
+    rows = np.random.default_rng(0).normal(0.0, 1e-8, size=(1000, 2)).astype(np.float32)
+    rows[:50, 0] = 1.0
+    normalisation = Normalisation(2)
+
+    normalisation.fit(rows, method=method, clip=8.0, magnitude_C=np.ones(2))
+
+    assert normalisation.gain_C.tolist() == [pytest.approx(1 / rows[:, 0].std(), rel=1e-5), 0.0]
+    assert float(normalisation(torch.from_numpy(rows[50:])).std(dim=0).max()) < 1e-5
 
 
 def test_robust_falls_back_to_the_standard_deviation_where_most_values_are_equal():
@@ -208,6 +232,17 @@ def test_statistics_of_a_sensor_without_a_valid_value_are_missing():
     assert torch.isfinite(stats[:, 0]).all()
 
     assert torch.isnan(stats[:, 1]).all()
+
+
+def test_the_magnitude_of_statistics_is_that_of_the_sensor_and_a_slope_is_so_much_a_step():
+    z = torch.tensor([[[-8.0, 0.5], [1.0, 0.5]], [[2.0, 0.0], [2.0, 0.0]]])
+    valid = torch.tensor([True, True]).view(1, 2, 1) & torch.tensor([[True, True], [True, False]]).view(
+        2, 1, 2
+    )
+
+    magnitude = statistics_magnitude(window_statistics(z, valid).numpy(), num_steps=2)
+
+    assert magnitude.reshape(5, 2).tolist() == [[8.0, 0.5]] * 4 + [[4.0, 0.25]]
 
 
 def test_one_valid_value_has_no_slope():
