@@ -102,7 +102,8 @@ def best_threshold(y_N: Labels, prob_N: Probabilities) -> float:
     y_N = _checked(y_N, prob_N)
     precision, recall, thresholds = precision_recall_curve(y_N, prob_N)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-    best = np.flatnonzero(f1[:-1] == f1[:-1].max())[-1]
+    # Equal scores of other counts round otherwise; those of other scores are never so close.
+    best = np.flatnonzero(f1[:-1] >= f1[:-1].max() - 1e-14)[-1]
     return float(thresholds[best])
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
@@ -106,6 +108,26 @@ def test_the_best_threshold_beats_every_other():
 
     best_f1 = evaluate(y, prob, best).f1
     assert best_f1 >= max(evaluate(y, prob, t).f1 for t in np.unique(prob))
+
+
+def test_among_the_best_thresholds_the_highest_is_found_however_their_f1_rounds():
+    # One of two defects in four calls, and both in ten: an F1 of one third either way.
+    y = np.array([1, 0, 0, 0, 1, 0, 0, 0, 0, 0, *[0] * 6])
+    prob = np.array([*[0.9] * 4, *[0.5] * 6, *[0.1] * 6])
+
+    assert best_threshold(y, prob) == 0.9
+
+
+@given(st.integers(0, 10_000))
+def test_no_higher_threshold_is_as_good_as_the_best(seed):
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(rng.integers(3, 40)) % 3 == 0)
+    prob = rng.random(len(y)).round(2)
+
+    best = best_threshold(y, prob)
+
+    best_f1 = evaluate(y, prob, best).f1
+    assert all(evaluate(y, prob, t).f1 < best_f1 for t in np.unique(prob) if t > best)
 
 
 def test_prediction_does_not_depend_on_the_batch_size_and_leaves_the_mode_as_it_was():
