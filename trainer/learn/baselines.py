@@ -90,7 +90,7 @@ def fit_baselines(
 
     Raises:
         NotEnoughDataError: One class only, or fewer than two windows.
-        ModelInputError: Shapes do not fit, or there is no valid value at all.
+        ModelInputError: Shapes do not fit, a label is not 0 or 1, or there is no valid value at all.
     """
     stats_NS = _statistics(x_NTF, mask_NT)
     labels_N = _labels(y_N, len(stats_NS))
@@ -103,7 +103,7 @@ def fit_baselines(
         warnings.simplefilter("ignore", ConvergenceWarning)
         return {
             name: Baseline(classifier.fit(stats_NS[:, seen_S], labels_N), seen_S)
-            for name, classifier in _classifiers(seed).items()
+            for name, classifier in _classifiers(seed, rarest=int(np.bincount(labels_N).min())).items()
         }
 
 
@@ -124,12 +124,16 @@ def score_baselines(
     return scores
 
 
-def _classifiers(seed: int) -> dict[str, Any]:
+def _classifiers(seed: int, rarest: int = 2) -> dict[str, Any]:
+    """The models to fit, where the rarer class has so many windows."""
     return {
         "logistic_regression": make_pipeline(
             SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS)
         ),
-        "hist_gradient_boosting": HistGradientBoostingClassifier(random_state=seed),
+        # What is set aside to stop early holds windows of both classes; a single one cannot be on both sides.
+        "hist_gradient_boosting": HistGradientBoostingClassifier(
+            random_state=seed, early_stopping="auto" if rarest > 1 else False
+        ),
     }
 
 
@@ -137,6 +141,8 @@ def _statistics(x_NTF: npt.NDArray[np.float32], mask_NT: npt.NDArray[np.bool_]) 
     """stats_NS, of raw values in float64: the level of a sensor may be a million times what it varies by."""
     if x_NTF.ndim != 3 or x_NTF.shape[1] < 1 or mask_NT.shape != x_NTF.shape[:2]:
         raise ModelInputError(f"expected x [N, T, F] and mask [N, T], got {x_NTF.shape} and {mask_NT.shape}")
+    if mask_NT.dtype != np.bool_:
+        raise ModelInputError(f"expected a bool mask, got {mask_NT.dtype}")
     parts = []
     for start in range(0, max(1, len(x_NTF)), BATCH):
         x = torch.tensor(x_NTF[start : start + BATCH], dtype=torch.float64)
@@ -148,6 +154,8 @@ def _statistics(x_NTF: npt.NDArray[np.float32], mask_NT: npt.NDArray[np.bool_]) 
 def _labels(y_N: npt.NDArray[np.generic], num_windows: int) -> npt.NDArray[np.int64]:
     if y_N.shape != (num_windows,):
         raise ModelInputError(f"expected {num_windows} labels, got shape {y_N.shape}")
+    if not np.isin(y_N, (0, 1)).all():
+        raise ModelInputError("a label is neither 0 nor 1")
     labels_N = y_N.astype(np.int64)
     num_defects = int(labels_N.sum())
     if num_defects in (0, num_windows):

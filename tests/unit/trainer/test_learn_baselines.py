@@ -101,6 +101,26 @@ def test_one_class_is_refused(label):
         fit_baselines(x, mask, np.full_like(y, label))
 
 
+@pytest.mark.parametrize("labels", [(0, 2), (-1, 1), (0.5, 1.0), (0.0, np.nan)])
+def test_a_label_that_is_neither_0_nor_1_is_refused(labels):
+    x, mask, y = _windows()
+
+    with pytest.raises(ModelInputError, match="a label is neither 0 nor 1"):
+        fit_baselines(x, mask, np.where(y, *labels))
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_one_window_of_a_class_is_enough_however_many_there_are_of_the_other(rare):
+    # So many that the boosting would set some of each class aside.
+    x, mask, _ = _windows(10_050, num_steps=2, num_sensors=1)
+    y = np.full(len(x), 1 - rare)
+    y[7] = rare
+
+    fitted = fit_baselines(x, mask, y)
+
+    assert all(np.isfinite(each.predict(x[:9], mask[:9])).all() for each in fitted.values())
+
+
 def test_windows_without_a_value_are_refused():
     x, mask, y = _windows()
 
@@ -112,7 +132,10 @@ def test_shapes_that_do_not_fit_are_refused():
     x, mask, y = _windows()
     fitted = fit_baselines(x, mask, y)["logistic_regression"]
 
-    for arrays in ((x[0], mask, y), (x, mask[:, 1:], y), (x[:, :0], mask[:, :0], y), (x, mask, y[1:])):
+    for arrays in (
+        *((x[0], mask, y), (x, mask[:, 1:], y), (x[:, :0], mask[:, :0], y), (x, mask, y[1:])),
+        (x, mask.astype(np.int8), y),
+    ):
         with pytest.raises(ModelInputError, match="expected"):
             fit_baselines(*arrays)
     with pytest.raises(ModelInputError, match="other sensors"):
