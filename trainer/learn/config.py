@@ -71,7 +71,7 @@ class ArchitectureConfig(Section):
     @classmethod
     def _fill_from_preset(cls, values: Any) -> Any:
         preset = values.get("preset") if isinstance(values, dict) else None
-        return PRESETS[preset] | values if preset in PRESETS else values
+        return PRESETS[preset] | values if isinstance(preset, str) and preset in PRESETS else values
 
     @model_validator(mode="after")
     def _levels_are_seen_somewhere(self) -> Self:

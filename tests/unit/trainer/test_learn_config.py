@@ -58,6 +58,8 @@ def test_faults_name_file_line_and_key(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("architecture.preset", "[standard]"),
+        ("architecture.preset", "plain"),
         ("optimizer.name", "sgd"),
         ("optimizer.learning_rate", "0"),
         ("optimizer.head_learning_rate", "-1.0e-3"),
