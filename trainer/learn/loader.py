@@ -120,6 +120,8 @@ class WindowLoader:
         _check_arrays(x_NTF, mask_NT, y_N)
         if batch_size < 1:
             raise ModelInputError(f"batch_size must be at least 1, got {batch_size}")
+        if seed < 0:
+            raise ModelInputError(f"seed must not be negative, got {seed}")
         self.x_NTF = _tensor(x_NTF, np.float32)
         self.mask_NT = _tensor(mask_NT, np.bool_)
         self.y_N = _tensor(y_N, np.float32)
@@ -204,12 +206,17 @@ class Feed:
 
         Raises:
             NotEnoughDataError: It cannot be read again.
+            ModelInputError: Its batches differ in the number of sensors.
         """
         if isinstance(self._loader, WindowLoader):
             return self._loader.x_NTF, self._loader.mask_NT
         batches = list(map(Batch.of, self._read(0)))
         if not batches:
             raise NotEnoughDataError("a loader hands out nothing when it is read again, as each epoch does")
+        sensors = {batch.x_NTF.shape[2] for batch in batches}
+        if len(sensors) > 1:
+            found = " and of ".join(map(str, sorted(sensors)))
+            raise ModelInputError(f"a loader handed out windows of {found} sensors")
         steps = max(batch.x_NTF.shape[1] for batch in batches)
         masks = [
             torch.ones(batch.x_NTF.shape[:2], dtype=torch.bool) if batch.mask_NT is None else batch.mask_NT

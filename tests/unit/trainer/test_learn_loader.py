@@ -68,6 +68,7 @@ def test_a_read_only_array_is_taken():
         ({"y_N": np.full(10, np.nan)}, "labels must be 0"),
         ({"y_N": np.full(10, 2)}, "labels must be 0"),
         ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change, message):

@@ -305,6 +305,15 @@ def test_windows_of_other_sensors_are_refused():
         LSTMTrainer(build_model(settings.architecture, 7, 0), settings, CPU).train(*loaders())
 
 
+def test_batches_of_different_sensors_are_refused():
+    settings = make_settings()
+    train, val = map(list, loaders())
+    x, mask, y = train[0]
+
+    with pytest.raises(ModelInputError, match="windows of 1 and of 2 sensors"):
+        LSTMTrainer(make_model(settings), settings, CPU).train([*train, (x[:, :, :1], mask, y)], val)
+
+
 def test_a_rate_that_blows_up_the_weights_stops_the_run():
     settings = make_settings(optimizer={"learning_rate": 1.0}, training={"max_epochs": 2})
     model = make_model(settings)
