@@ -120,12 +120,15 @@ class LSTMTrainer:
     def validate(self, val_loader: BatchLoader) -> Validation:
         """Scores the model as each epoch does, at a probability of 0.5.
 
+        Before the first training a defect counts in the loss by the classes of this part.
+
         Raises:
             NotEnoughDataError: The part is empty or has one class only.
             ModelInputError: Batches do not fit the model.
         """
         feed = Feed(val_loader, "validation")
-        loss = DefectLoss(self._settings.loss, num_good=feed.num_good, num_defects=feed.num_defects)
+        counts = {"num_good": feed.num_good, "num_defects": feed.num_defects}
+        loss = self._run.loss if self._run else DefectLoss(self._settings.loss, **counts)
         with Workers(self._model, 1, num_threads=self._settings.training.num_threads) as workers:
             return validate(workers, feed, loss, self._device)
 

@@ -77,6 +77,9 @@ class _Tally:
 class Run:
     """One call of `LSTMTrainer.train`.
 
+    Attributes:
+        loss: Weighted by the classes of the training part.
+
     Args:
         start_epoch: Epochs that count as done before.
     """
@@ -98,7 +101,7 @@ class Run:
         for feed in (train_feed, val_feed):
             feed.to(device)
         self._group = Group.current()
-        self._loss = DefectLoss(
+        self.loss = DefectLoss(
             settings.loss, num_good=train_feed.num_good, num_defects=train_feed.num_defects
         )
         model.freeze(settings.training.freeze_layers)
@@ -119,7 +122,7 @@ class Run:
         self._stepper = Stepper(
             model,
             self._workers,
-            loss=self._loss,
+            loss=self.loss,
             optimizer=self._optimizer,
             precision=self._precision,
             config=settings.training,
@@ -169,7 +172,7 @@ class Run:
             best_epoch=self._stopping.best_epoch,
             best_value=self._stopping.best_value,
             stop_reason=reason,
-            pos_weight=self._loss.pos_weight,
+            pos_weight=self.loss.pos_weight,
             seconds=time.perf_counter() - started,
             inexact=tuple(self._inexact),
         )
@@ -260,7 +263,7 @@ class Run:
         self._choice.step_done(seconds / num_windows)
 
     def _end_epoch(self, started: float, trained: float) -> EpochResult:
-        validation = validate(self._workers, self._val_feed, self._loss, self._device)
+        validation = validate(self._workers, self._val_feed, self.loss, self._device)
         monitored = validation.figures()[self._settings.early_stopping.monitor]
         learning_rates = self._schedule.learning_rates
         self._schedule.end_epoch(validation.loss)

@@ -384,6 +384,18 @@ def test_validation_alone_says_what_an_epoch_says():
     assert sum(alone.histogram) == 80
 
 
+def test_validation_alone_weighs_defects_as_the_training_did():
+    settings = make_settings(training={"max_epochs": 1})
+    trainer = LSTMTrainer(make_model(settings), settings, CPU)
+    x, mask, y = windows(80, seed=1)
+    even = np.concatenate([np.flatnonzero(y)[:10], np.flatnonzero(y == 0)[:10]])
+    val = WindowLoader(x[even], mask[even], y[even], batch_size=64)
+
+    (epoch,) = trainer.train(loaders()[0], val).epochs
+
+    assert trainer.validate(val).loss == pytest.approx(epoch.val_loss)
+
+
 def test_a_state_saved_by_hand_is_gone_on_with(tmp_path):
     longer, shorter = make_settings(), make_settings(training={"max_epochs": 2})
     expected = make_model(longer)
