@@ -5,7 +5,8 @@ Shapes: N windows, T steps, F sensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class LSTMTrainer:
             CheckpointError: A folder cannot be written, or what it holds cannot be resumed from.
         """
         prepare_thread(self._settings.training.num_threads)
-        with left_as_it_was():
+        with left_as_it_was(), _thawed_after(self._model):
             # Classes are counted and normalisation is fitted on what the loaders hand out first.
             seed_epoch(self._settings.training.seed, 0)
             self._run = Run(
@@ -156,6 +157,17 @@ class LSTMTrainer:
         except (KeyError, RuntimeError) as exc:
             raise CheckpointError(f"{path}: not a checkpoint of this version: {exc}") from exc
         self._loaded = path, state
+
+
+@contextmanager
+def _thawed_after(model: SteelDefectLSTM) -> Iterator[None]:
+    """Lets what this training freezes move in the next one; what its owner has frozen stays so."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _architecture_differences(state: dict[str, Any], model: SteelDefectLSTM) -> str:

@@ -482,6 +482,21 @@ def test_frozen_layers_keep_their_weights():
     assert {"lstm.1", "head.1"} <= moved
 
 
+def test_layers_that_one_training_froze_move_in_the_next():
+    frozen, free = (
+        make_settings(training={"max_epochs": 1, "freeze_layers": names}) for names in (["lstm", "stem"], [])
+    )
+    model = make_model(frozen)
+    model.freeze(["lstm.1"])
+    LSTMTrainer(model, frozen, CPU).train(*loaders())
+    before = weights(model)
+
+    LSTMTrainer(model, free, CPU).train(*loaders())
+
+    kept = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
+    assert kept == {name for name in before if name.startswith("lstm.1.")}
+
+
 def test_the_parts_of_a_step_may_be_several_batches():
     once, twice = (
         make_settings(training={"max_epochs": 1, "accumulate_batches": n, "num_slices": 1}) for n in (1, 2)
