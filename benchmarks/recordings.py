@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,21 +46,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.recordings", description=__doc__.splitlines()[0])
     parser.add_argument("sources", nargs="+", metavar="DIR", help=f"a recording, or {SIMULATOR}")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--max-steps", type=int, default=MAX_STEPS, help="longer casts are cut into windows")
-    parser.add_argument("--casts", type=int, default=NUM_CASTS, help="of each simulated campaign")
+    parser.add_argument("--seeds", type=_from(0), nargs="+", default=SEEDS)
+    parser.add_argument(
+        "--max-steps", type=_from(2), default=MAX_STEPS, help="longer casts are cut into windows"
+    )
+    parser.add_argument("--casts", type=_from(1), default=NUM_CASTS, help="of each simulated campaign")
     parser.add_argument("--config", type=Path, help="model_config.yaml; left out: the defaults")
     options = parser.parse_args(arguments)
     try:
         settings = load_settings(ModelSettings, options.config) if options.config else ModelSettings()
         # All are read before the first training: a fault is told in seconds.
-        sources = {_name(source): _open(source, options) for source in options.sources}
+        sources = {name: _open(source, options) for name, source in _named(options.sources).items()}
         result = {name: measure(name, parts_of, settings) for name, parts_of in sources.items()}
     except CastingError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     print(json.dumps(result) if options.json else table(result))
     return 0 if all(all(report["checks"].values()) for report in result.values()) else 1
+
+
+def _from(low: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not low <= int(text) < 2**31:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {2**31 - 1}")
+        return int(text)
+
+    return number
+
+
+def _named(sources: Sequence[str]) -> dict[str, str]:
+    """The sources by name; where two have the same one, by the paths that were given."""
+    times = Counter(_name(source) for source in dict.fromkeys(sources))
+    return {source if times[_name(source)] > 1 else _name(source): source for source in sources}
 
 
 def _name(source: str) -> str:
@@ -105,7 +123,7 @@ def measure(name: str, parts_of: dict[int, Parts], settings: ModelSettings) -> R
         },
         "seconds": _mean([report["seconds"] for report in seeds.values()]),
         "seeds": seeds,
-        "checks": {text: check(mean) for text, check in CHECKS.get(name, {}).items()},
+        "checks": {text: check(mean) for text, check in CHECKS.get(_name(name), {}).items()},
     }
 
 

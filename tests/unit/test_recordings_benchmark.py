@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,3 +160,30 @@ def test_a_folder_that_is_none_and_one_with_too_few_groups_are_told(
     assert "no such folder" in capsys.readouterr().err
     assert recordings.main(["simulator", "--casts", "8", "--seeds", "0"]) == 1
     assert "simulator: 2 groups of casts cannot be split" in capsys.readouterr().err
+
+
+def test_folders_of_one_name_are_told_apart_by_their_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copies = [str(tmp_path / place / "hydraulic_rig") for place in ("a", "b")]
+    for copy in copies:
+        shutil.copytree(RECORDING, copy)
+    scores = {"auc_roc": 0.5, "auc_pr": 0.5, "f1": 0.5}
+    monkeypatch.setattr(recordings, "train", lambda *_: SimpleNamespace(**scores))
+    code = recordings.main([*copies, str(RECORDING), "--seeds", "0", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert list(result) == [*copies, "recording"]
+    assert [len(report["checks"]) for report in result.values()] == [2, 2, 0]
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    "option", [("--casts", "0"), ("--max-steps", "1"), ("--seeds", "-1"), ("--casts", "x")]
+)
+def test_a_number_that_is_none_is_a_mistake_of_the_command_line(
+    option: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        recordings.main(["simulator", "--casts", "40", "--seeds", "0", *option])
+    assert ended.value.code == 2
+    assert f"argument {option[0]}: " in capsys.readouterr().err
