@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
 
 import pytest
 import torch
@@ -85,6 +86,8 @@ def _kill_after(num_steps):
 def test_a_resumed_training_shows_each_epoch_once_and_leaves_none_out(tmp_path, steps, checkpoint):
     with pytest.raises(KilledError):
         _train(tmp_path, max_epochs=4, checkpoint=checkpoint, should_stop=_kill_after(steps))
+    # TensorBoard orders the files of a run by the second they were begun in; no process is back so soon.
+    time.sleep(1.1)
     _train(tmp_path, max_epochs=4, checkpoint=checkpoint, resume=True)
 
     assert [step for step, _ in _points(tmp_path, "validation/loss")] == [1, 2, 3, 4]
