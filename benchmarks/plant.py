@@ -35,7 +35,7 @@ SEEDS = (1, 2, 3)
 WINDOW_STEPS = 300
 LATENESS_MS = 30_000
 NUM_FOLDS = 5
-REGIME_CHANGES = (1 / 3, 2 / 3)
+REGIME_CHANGES = (1 / 4, 2 / 4, 3 / 4)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

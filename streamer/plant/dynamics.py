@@ -20,7 +20,6 @@ DoubleArray = npt.NDArray[np.float64]
 EPISODE_EVERY_S = (90.0, 150.0)
 # Per 300 s of any cast, defective or not. Larger: good casts look more like defective ones.
 SPIKES = 0.8
-HARMLESS_SIDE_HOLDS = 0.2
 SMALL_HOLDS = 0.3
 SMALL_DROPS = 0.25
 FAST_ALONE = 0.15
@@ -67,7 +66,7 @@ class CastDynamics:
         for start in self._starts(SPIKES):
             sign = 1 if uniform() < 0.5 else -1
             self._bump(LEVEL, start, sign * uniform(5, 11), 1, uniform(3, 10), 2)
-        for start in self._starts(HARMLESS_SIDE_HOLDS):
+        for start in self._starts(regime.swings_per_300s):
             self._bump(LEVEL, start, -regime.level_harm * uniform(4, 9), 4, uniform(30, 80), 6)
         for start in self._starts(SMALL_HOLDS):
             self._bump(LEVEL, start, regime.level_harm * uniform(1, 4), 4, uniform(20, 60), 6)

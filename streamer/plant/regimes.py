@@ -31,18 +31,23 @@ class Regime:
         level_harm: -1 where a held fall of the mold level makes defects and a rise does not, +1 the reverse.
         kind_shares: How often each of `KINDS` is what made a defective cast defective; they sum to 1.
         sags_per_300s: Rate of slow falls of mold temperature, which harm in no regime.
+        swings_per_300s: Rate of held swings of the mold level to its harmless side, in any cast.
     """
 
     operating_point: tuple[float, float, float, float, float]
     level_harm: Literal[-1, 1]
     kind_shares: tuple[float, float, float]
     sags_per_300s: float
+    swings_per_300s: float
 
 
 REGIMES = (
-    Regime((1.20, 180.0, 150.0, 3200.0, 28.0), -1, (0.55, 0.25, 0.20), 0.02),
-    Regime((1.05, 205.0, 142.0, 2900.0, 34.0), +1, (0.55, 0.20, 0.25), 0.08),
-    Regime((1.35, 190.0, 156.0, 3500.0, 24.0), -1, (0.50, 0.30, 0.20), 0.04),
+    Regime((1.20, 180.0, 150.0, 3200.0, 28.0), -1, (0.55, 0.25, 0.20), 0.02, 0.2),
+    Regime((1.05, 205.0, 142.0, 2900.0, 34.0), +1, (0.55, 0.20, 0.25), 0.08, 0.2),
+    Regime((1.35, 190.0, 156.0, 3500.0, 24.0), -1, (0.50, 0.30, 0.20), 0.04, 0.2),
+    # A grade that draws little heat, cast through a nozzle that clogs: the level often falls and stays there a while,
+    # which is what made defects in the regime before and makes none here.
+    Regime((1.25, 172.0, 153.0, 3300.0, 29.0), +1, (0.55, 0.20, 0.25), 0.10, 0.6),
 )
 
 

@@ -178,6 +178,28 @@ def test_what_harms_the_level_turns_round_with_the_regime(many: list[SimulatedCa
         assert np.sign(np.median(within)) == REGIMES[regime].level_harm
 
 
+def test_each_change_of_regime_turns_that_side_round() -> None:
+    sides = [regime.level_harm for regime in (*REGIMES, REGIMES[0])]
+    assert all(before != after for before, after in itertools.pairwise(sides))
+
+
+def test_a_clogging_nozzle_lets_the_level_of_good_casts_fall_more_often() -> None:
+    casts = casts_of(num_casts=80, regime_changes=(0.25, 0.5, 0.75), drift_share=0, defect_share=0)
+    low = {
+        number: share(
+            np.concatenate(
+                [
+                    cast.values_TF[:, 2] < middle.operating_point[2] - 3.5
+                    for cast in casts
+                    if cast.regime == number
+                ]
+            )
+        )
+        for number, middle in enumerate(REGIMES)
+    }
+    assert low[3] > 1.5 * low[1] > 0
+
+
 def test_a_longer_campaign_begins_with_the_same_casts_while_its_regime_lasts() -> None:
     short, long = casts_of(regime_changes=()), casts_of(regime_changes=(), num_casts=20)
     for one, other in zip(short, long, strict=False):
