@@ -40,8 +40,8 @@ class Size:
     num_race_epochs: int
 
 
-DEFAULT = Size(num_train=1000, num_val=200, num_epochs=3, num_casts=2000, num_race_epochs=60)
-QUICK = Size(num_train=64, num_val=64, num_epochs=1, num_casts=200, num_race_epochs=2)
+DEFAULT = Size(num_train=1000, num_val=200, num_epochs=3, num_casts=1600, num_race_epochs=60)
+QUICK = Size(num_train=64, num_val=64, num_epochs=1, num_casts=160, num_race_epochs=2)
 
 
 @dataclass

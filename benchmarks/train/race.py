@@ -55,7 +55,7 @@ def race(
     Args:
         folder: Gets the windows and the champion.
         seed: Of the plant and of all engines.
-        num_casts: Of the campaign; a fifth of them is raced on.
+        num_casts: Of the campaign; a quarter of them is raced on.
         max_epochs: Who has not arrived then, has not arrived.
         peers: Whether Lightning takes part.
         train: Runs one competitor.

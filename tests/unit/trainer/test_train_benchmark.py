@@ -62,9 +62,9 @@ def test_peers_get_standardised_windows_without_gaps(work: Path) -> None:
 
 
 def test_a_race_is_split_by_regime_and_by_whole_heats(tmp_path: Path) -> None:
-    write_race(tmp_path / "before.npz", tmp_path / "after.npz", seed=1, num_casts=200)
-    windows = simulate(1, 200, regime_changes=(0.2, 0.4, 0.6, 0.8))
-    for regime, name in ((2, "before"), (4, "after")):
+    write_race(tmp_path / "before.npz", tmp_path / "after.npz", seed=1, num_casts=160)
+    windows = simulate(1, 160, regime_changes=(0.25, 0.5, 0.75))
+    for regime, name in ((2, "before"), (3, "after")):
         with np.load(tmp_path / f"{name}.npz") as arrays:
             train_x, val_x = arrays["x_train"], arrays["x_val"]
         part = windows[windows.regime_N == regime]
