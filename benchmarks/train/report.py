@@ -79,7 +79,8 @@ def agreement(figures: Figures) -> dict[str, bool]:
     for readout, engines in figures.items():
         losses = [each["val_loss"] for each in engines.values()]
         if len(losses) > 1:
-            within = max(losses) <= MAX_VAL_LOSS_RATIO * min(losses)
+            # Each by itself: max() may pass over a NaN.
+            within = all(loss <= MAX_VAL_LOSS_RATIO * min(losses) for loss in losses)
             result[f"{readout}: validation losses within 1 %"] = within
             result[f"{readout}: the same torch"] = len({each["torch"] for each in engines.values()}) == 1
     return result
