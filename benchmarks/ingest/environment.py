@@ -28,7 +28,7 @@ def peers_python(requirements: Path = REQUIREMENTS, constraints: Path | None = N
     text = requirements.read_bytes() + (constraints.read_bytes() if constraints else b"")
     folder = ROOT / ".peers" / hashlib.sha256(text + sys.version.encode()).hexdigest()[:12]
     python = folder / "venv" / "bin" / "python"
-    if not (folder / "complete").exists():
+    if not ((folder / "complete").exists() and python.exists()):
         relative = requirements.relative_to(ROOT)
         print(f"installing {relative} into {folder}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from benchmarks.ingest.report import machine
 from benchmarks.train import race, report
 from benchmarks.train.data import write_work
 from benchmarks.train.job import Job
-from benchmarks.train.measured import MODULES, Run, ceiling_gflops, medians, train
+from benchmarks.train.measured import MODULES, Run, ceiling_gflops, medians, python_of, train
 
 PARTS = (*report.READOUTS, "race")
 BATCH_SIZE = 32
@@ -115,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = QUICK if options.quick else DEFAULT
     before = machine()
     try:
+        for name in options.only:  # what is missing is told before anything is measured
+            python_of(name)
         with tempfile.TemporaryDirectory(prefix="castloop-bench-") as folder:
             readouts = [part for part in options.parts if part in report.READOUTS]
             throughput = Throughput(size, options.only, readouts, Path(folder))
@@ -170,6 +172,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, known in (("only", MODULES), ("parts", PARTS)):
         if unknown := sorted(set(getattr(options, name)) - set(known)):
             parser.error(f"--{name}: there is no {', '.join(unknown)}; there are {', '.join(known)}")
+    if options.parts == ["race"] and "ours" not in options.only:
+        parser.error("--parts race needs ours among --only: there is nothing to race against")
     if options.repeat < 1:
         parser.error("--repeat must be at least 1")
     return options

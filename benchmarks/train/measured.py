@@ -83,15 +83,16 @@ def run_child(name: str, module: str, *arguments: str, python: str) -> tuple[dic
     """Runs a module to its end; what its last line says, and its peak memory in MB.
 
     Raises:
-        CompetitorError: It failed, said nothing, or took longer than anyone has patience.
+        CompetitorError: It failed, did not end with its figures, or took longer than anyone has patience.
     """
     with tempfile.TemporaryDirectory(prefix="castloop-bench-") as folder:
         with Child(name, [python, "-m", module, *arguments], Path(folder)) as child:
             child.finish(PATIENCE_S)
-        lines = child.output.strip().splitlines()
-        if not lines:
-            raise CompetitorError(f"{name} said nothing: {child.log[-1500:]}")
-        told: dict[str, Any] = json.loads(lines[-1])
+        said = child.output.strip().rpartition("\n")[2]
+        try:
+            told: dict[str, Any] = json.loads(said)
+        except ValueError as exc:
+            raise CompetitorError(f"{name} said {said!r} in place of figures: {child.log[-1500:]}") from exc
         return told, child.peak_rss_mb
 
 

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.ingest.child import CompetitorError
+from benchmarks.ingest.environment import PeersMissingError
+from benchmarks.train import __main__ as command
 from benchmarks.train import race, report
 from benchmarks.train.__main__ import main
 from benchmarks.train.data import simulate, write_race, write_work
@@ -221,3 +224,29 @@ def test_an_unknown_engine_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["--only", "keras"])
     assert "--only: there is no keras; there are ours, lightning, skorch, plain" in capsys.readouterr().err
+
+
+def test_a_race_without_ours_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", "lightning", "--parts", "race"])
+    assert "--parts race needs ours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [("benchmarks.train.absent", "plain ended with 1: .*No module named"), ("this", "plain said .* figures")],
+)
+def test_who_dies_or_tells_no_figures_is_named(module: str, message: str) -> None:
+    with pytest.raises(CompetitorError, match=f"(?s){message}"):
+        run_child("plain", module, python=sys.executable)
+
+
+def test_missing_peers_are_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(_: str) -> str:
+        raise PeersMissingError("no index")
+
+    monkeypatch.setattr(command, "python_of", missing)
+    assert main(["--quick"]) == 1
+    assert capsys.readouterr().err == "error: no index\n"
