@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _result(
     figures: dict[str, dict[str, Any]], ceiling: float | None, races: dict[int, dict[str, race.Lap]]
 ) -> dict[str, Any]:
-    seconds = race.summary(races) if races else {}
+    seconds = race.summary(races, "scratch", "finetune") if races else {}
     laps = {seed: {name: lap.describe() for name, lap in each.items()} for seed, each in races.items()}
     ratios = report.ratios(figures) | race.ratios(races)
     result: dict[str, Any] = {
@@ -147,11 +147,12 @@ def _result(
     }
     if races:
         result["seconds_to_auc"] = seconds
+        result["seconds_to_auc_plain"] = race.summary(races, "plain")
     if "ours" in figures.get("pooled", {}):
         result["ceiling_share"] = figures["pooled"]["ours"]["ceiling_share"]
     return result | {
         "ratios": ratios,
-        "checks": report.checks(figures, ratios, seconds, ceiling),
+        "checks": report.checks(figures, ratios, seconds, ceiling) | race.checks(races),
         "details": figures | {"ceiling_gflops": ceiling, "race": laps},
     }
 

@@ -95,13 +95,24 @@ def at_least(laps: Sequence[Lap]) -> float:
     return round(statistics.median(lap.run.seconds for lap in laps), 3)
 
 
-def summary(races: Mapping[int, Mapping[str, Lap]]) -> dict[str, float | None]:
-    """Seconds to the target by entry; `lightning_at_least` is a number also where `lightning` is None."""
+def summary(races: Mapping[int, Mapping[str, Lap]], *names: str) -> dict[str, float | None]:
+    """Seconds to the target of these entries and of Lightning, if it took part.
+
+    `lightning_at_least` is a number also where `lightning` is None.
+    """
     laps = {name: [each[name] for each in races.values()] for name in next(iter(races.values()))}
-    result = {name: seconds(each) for name, each in laps.items()}
+    result = {name: seconds(laps[name]) for name in (*names, "lightning") if name in laps}
     if "lightning" in laps:
         result["lightning_at_least"] = at_least(laps["lightning"])
     return result
+
+
+def checks(races: Mapping[int, Mapping[str, Lap]]) -> dict[str, bool]:
+    """Whether the median of the fine-tuned is one of all seeds."""
+    if not races:
+        return {}
+    all_count = all(each["finetune"].counts for each in races.values())
+    return {f"finetune starts below {MAX_CHAMPION_AUC:g} with every seed": all_count}
 
 
 def ratios(races: Mapping[int, Mapping[str, Lap]]) -> dict[str, float]:

@@ -130,7 +130,7 @@ def table(result: Mapping[str, Any]) -> str:
                 f"{readout + ' ' + name:20}{each['sequences_per_s']:>12,.0f}{each['peak_rss_mb']:>10.1f}"
                 f"{each['cpu_s_per_thousand']:>12.2f}{each['val_loss']:>10.4f}{each['ceiling_share']:>9.3f}"
             )
-    for name, value in result.get("seconds_to_auc", {}).items():
+    for name, value in (result.get("seconds_to_auc_plain", {}) | result.get("seconds_to_auc", {})).items():
         lines.append(f"{'seconds, ' + name:40}" + ("not reached" if value is None else f"{value:8.2f}"))
     lines += [f"{name:40}{ratio:8.2f}" for name, ratio in result["ratios"].items()]
     lines += [f"{'ok' if passed else 'FAILED':7}{name}" for name, passed in result["checks"].items()]
