@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import math
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,11 @@ import pytest
 from benchmarks.ingest.child import CompetitorError
 from benchmarks.ingest.environment import PeersMissingError
 from benchmarks.train import __main__ as command
-from benchmarks.train import race, report
+from benchmarks.train import measured, race, report
 from benchmarks.train.__main__ import main
 from benchmarks.train.data import simulate, write_race, write_work
 from benchmarks.train.job import Job
-from benchmarks.train.measured import MODULES, Run, medians, run_child, train
+from benchmarks.train.measured import Run, medians, run_child, train
 from benchmarks.train.peers.plain_model import Data
 
 RUN = Run(
@@ -34,15 +37,36 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Competitors run in this process: most of the time of a short training is the start of Python and torch."""
+
+    def run_here(_: str, module: str, *arguments: str, python: str) -> tuple[dict[str, Any], float]:
+        monkeypatch.setattr(sys, "argv", [module, *arguments])
+        with redirect_stdout(io.StringIO()) as out:
+            importlib.import_module(module).main()
+        return json.loads(out.getvalue()), 1.0
+
+    monkeypatch.setattr(measured, "run_child", run_here)
+    # The loop of the tutorials needs torch alone, so it runs without the peers' environment.
+    monkeypatch.setattr(measured, "python_of", lambda _: sys.executable)
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("readout", "max_epochs"), [("last", 1), ("mean", 2)])
 def test_ours_and_the_plain_loop_come_to_the_same_loss(work: Path, readout: Any, max_epochs: int) -> None:
     job = Job(str(work), readout, max_epochs, batch_size=16)
-    ours = train("ours", job)
-    # The loop of the tutorials needs torch alone, so it runs without the peers' environment.
-    plain, peak_rss_mb = run_child("plain", MODULES["plain"], job.to_argument(), python=sys.executable)
-    assert math.isclose(ours.val_loss, plain["val_loss"], rel_tol=1e-4)
-    assert ours.torch == plain["torch"]
-    assert min(ours.peak_rss_mb, peak_rss_mb) > 50
+    ours, plain = train("ours", job), train("plain", job)
+    assert math.isclose(ours.val_loss, plain.val_loss, rel_tol=1e-4)
+    assert ours.torch == plain.torch
+
+
+@pytest.mark.usefixtures("here")
+def test_fine_tuning_begins_with_the_weights_of_the_champion(work: Path, tmp_path: Path) -> None:
+    champion = str(tmp_path / "champion.pt")
+    trained = train("ours", Job(str(work), None, max_epochs=1, save_to=champion))
+    tuned = train("ours", Job(str(work), None, max_epochs=1, champion=champion))
+    assert tuned.champion_auc == pytest.approx(trained.auc[0], abs=1e-6)
 
 
 def test_peers_get_each_window_once_an_epoch_in_another_order(work: Path) -> None:
@@ -212,9 +236,11 @@ def test_a_small_run_of_ours_prints_the_names_that_are_promised(capsys: pytest.C
     assert result["pooled"]["ours"] > 0
     assert 0 < result["ceiling_share"] < 1
     assert result["details"]["pooled"]["ours"]["runs"] == [result["pooled"]["ours"]]
+    assert result["details"]["pooled"]["ours"]["peak_rss_mb"] > 50
     assert "seconds_to_auc" not in result
 
 
+@pytest.mark.usefixtures("here")
 def test_a_small_race_of_ours_prints_the_names_that_are_promised(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--quick", "--only", "ours", "--parts", "race", "--seeds", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
