@@ -23,7 +23,7 @@ from benchmarks.ingest.report import machine
 from benchmarks.train import race, report
 from benchmarks.train.data import write_work
 from benchmarks.train.job import Job
-from benchmarks.train.measured import MODULES, Run, ceiling_gflops, medians, python_of, train
+from benchmarks.train.measured import MODULES, Run, ceiling, medians, python_of, train
 
 PARTS = (*report.READOUTS, "race")
 BATCH_SIZE = 32
@@ -53,21 +53,24 @@ class Throughput:
     readouts: Sequence[str]
     folder: Path
 
-    def measure(self, repeat: int) -> tuple[dict[str, dict[str, Any]], float]:
-        """Figures by readout and engine, and the matrix-multiply rate of a core, all medians of the rounds."""
+    def measure(self, repeat: int) -> tuple[dict[str, dict[str, Any]], report.Core]:
+        """Figures by readout and engine, and what a core can do, all medians of the rounds."""
         path, size = self.folder / "work.npz", self.size
         write_work(path, size.num_train, size.num_val, num_epochs=size.num_epochs, batch_size=BATCH_SIZE)
         runs: dict[tuple[str, str], list[Run]] = {}
-        ceilings = []
+        gflops: list[float] = []
+        subnormal_costs: list[float] = []
         for number in range(repeat):
-            ceilings.append(ceiling_gflops())
-            say(f"{number + 1}/{repeat} ceiling: {ceilings[-1]:.0f} GFLOP/s a core")
+            for each, measured in zip((gflops, subnormal_costs), ceiling(), strict=True):
+                each.append(measured)
+            say(f"{number + 1}/{repeat} ceiling: {gflops[-1]:.0f} GFLOP/s a core")
             for readout in self.readouts:
                 for name in self.engines:
                     run = train(name, self._job(path, readout))
                     runs.setdefault((readout, name), []).append(run)
                     say(f"{number + 1}/{repeat} {readout} {name}: {self._num / run.seconds:.0f} sequences/s")
-        return self._figures(runs, statistics.median(ceilings)), statistics.median(ceilings)
+        core = report.Core(statistics.median(gflops), statistics.median(subnormal_costs))
+        return self._figures(runs, core.gflops), core
 
     @property
     def _num(self) -> int:
@@ -77,11 +80,11 @@ class Throughput:
         pooling: Any = report.READOUTS[readout]
         return Job(str(path), pooling, self.size.num_epochs, batch_size=BATCH_SIZE)
 
-    def _figures(self, runs: dict[tuple[str, str], list[Run]], ceiling: float) -> dict[str, dict[str, Any]]:
+    def _figures(self, runs: dict[tuple[str, str], list[Run]], gflops: float) -> dict[str, dict[str, Any]]:
         figures: dict[str, dict[str, Any]] = {}
         for (readout, name), each in runs.items():
             found = medians(each, self._num)
-            found["ceiling_share"] = report.ceiling_share(found["sequences_per_s"], ceiling, num_cpus())
+            found["ceiling_share"] = report.ceiling_share(found["sequences_per_s"], gflops, num_cpus())
             figures.setdefault(readout, {})[name] = found
         return figures
 
@@ -120,13 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="castloop-bench-") as folder:
             readouts = [part for part in options.parts if part in report.READOUTS]
             throughput = Throughput(size, options.only, readouts, Path(folder))
-            figures, ceiling = throughput.measure(options.repeat) if readouts else ({}, None)
+            figures, core = throughput.measure(options.repeat) if readouts else ({}, None)
             with_race = "race" in options.parts and "ours" in options.only
             races = run_races(size, options.seeds, options.only, Path(folder)) if with_race else {}
     except (CompetitorError, PeersMissingError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
-    result = _result(figures, ceiling, races)
+    result = _result(figures, core, races)
     if options.quick:
         result["checks"] = report.agreement(figures)
     result["machine"] = {"before": before, "after": machine()}
@@ -136,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _result(
-    figures: dict[str, dict[str, Any]], ceiling: float | None, races: dict[int, dict[str, race.Lap]]
+    figures: dict[str, dict[str, Any]], core: report.Core | None, races: dict[int, dict[str, race.Lap]]
 ) -> dict[str, Any]:
     seconds = race.summary(races, "scratch", "finetune") if races else {}
     laps = {seed: {name: lap.describe() for name, lap in each.items()} for seed, each in races.items()}
@@ -152,8 +155,8 @@ def _result(
         result["ceiling_share"] = figures["pooled"]["ours"]["ceiling_share"]
     return result | {
         "ratios": ratios,
-        "checks": report.checks(figures, ratios, seconds, ceiling) | race.checks(races),
-        "details": figures | {"ceiling_gflops": ceiling, "race": laps},
+        "checks": report.checks(figures, ratios, seconds, core) | race.checks(races),
+        "details": figures | {"core": None if core is None else vars(core), "race": laps},
     }
 
 

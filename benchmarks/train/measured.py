@@ -73,10 +73,10 @@ def python_of(name: str) -> str:
     return peers_python(ROOT / "benchmarks" / "train" / "peers.txt", ROOT / "constraints.txt")
 
 
-def ceiling_gflops() -> float:
-    """The matrix-multiply rate of one core."""
+def ceiling() -> tuple[float, float]:
+    """Of one core: its matrix-multiply rate in GFLOP/s, and how many times longer subnormal numbers take."""
     told, _ = run_child("ceiling", "benchmarks.train.ceiling", python=sys.executable)
-    return float(told["gflops"])
+    return float(told["gflops"]), float(told["subnormal_cost"])
 
 
 def run_child(name: str, module: str, *arguments: str, python: str) -> tuple[dict[str, Any], float]:

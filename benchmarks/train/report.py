@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.train.peers.plain_model import HIDDEN_SIZE, NUM_SENSORS
@@ -23,10 +24,30 @@ KNOWN = {
 KNOWN_SLACK = 0.8
 # What is to be reached.
 TO_LIGHTNING = {"last": 6.0, "pooled": 1.25}
+# The gradient of the last output fades into subnormals. Where they cost nothing, both readouts are the same work.
+COSTLY = 2.0
 RACES = {"scratch": 5.0, "finetune": 15.0}
 MAX_VAL_LOSS_RATIO = 1.01
 # The default work: an epoch of 1,000 sequences, a batch of 32, a full training of 60 epochs.
 MAX_EPOCH_S, MAX_BATCH_S, MAX_TRAINING_S, MAX_RSS_MB = 30.0, 0.05, 600.0, 1000.0
+
+
+@dataclass
+class Core:
+    """What one core can do.
+
+    Attributes:
+        gflops: GFLOP/s of a large matrix multiplication in float32.
+        subnormal_cost: How many times longer a small one takes that reads and writes subnormal numbers.
+    """
+
+    gflops: float
+    subnormal_cost: float
+
+
+def like(readout: str, core: Core) -> str:
+    """The readout whose known figures and whose target hold on such a core."""
+    return readout if core.subnormal_cost >= COSTLY else "pooled"
 
 
 def flops_a_sequence() -> float:
@@ -57,7 +78,7 @@ def speed(engines: Mapping[str, Mapping[str, Any]], name: str) -> float:
 
 
 def checks(
-    figures: Figures, found: Mapping[str, float], seconds: Seconds, ceiling_gflops: float | None
+    figures: Figures, found: Mapping[str, float], seconds: Seconds, core: Core | None
 ) -> dict[str, bool]:
     """What is to be reached, where it was measured.
 
@@ -65,11 +86,11 @@ def checks(
         figures: Of the throughput.
         found: All ratios.
         seconds: Of the race.
-        ceiling_gflops: Of one core; None without throughput.
+        core: None without throughput.
     """
-    result = dict(_speed_checks(figures, found)) | dict(_race_checks(found, seconds))
-    if ceiling_gflops is not None:
-        result |= dict(_peer_checks(figures, ceiling_gflops))
+    result = dict(_race_checks(found, seconds))
+    if core is not None:
+        result |= dict(_speed_checks(figures, found, core)) | dict(_peer_checks(figures, core))
     return result | agreement(figures)
 
 
@@ -86,11 +107,13 @@ def agreement(figures: Figures) -> dict[str, bool]:
     return result
 
 
-def _speed_checks(figures: Figures, found: Mapping[str, float]) -> Iterator[tuple[str, bool]]:
+def _speed_checks(figures: Figures, found: Mapping[str, float], core: Core) -> Iterator[tuple[str, bool]]:
     for readout, engines in figures.items():
         name = f"{readout}_ours_to_lightning"
         if name in found:
-            yield f"{name} is at least {TO_LIGHTNING[readout]:g}", found[name] >= TO_LIGHTNING[readout]
+            least = TO_LIGHTNING[like(readout, core)]
+            why = ", as subnormals cost nothing here" if least < TO_LIGHTNING[readout] else ""
+            yield f"{name} is at least {least:g}{why}", found[name] >= least
         if "ours" in engines:
             ours = speed(engines, "ours")
             yield f"{readout}: ours, an epoch under {MAX_EPOCH_S:g} s", 1000 / ours < MAX_EPOCH_S
@@ -99,16 +122,17 @@ def _speed_checks(figures: Figures, found: Mapping[str, float]) -> Iterator[tupl
             yield f"{readout}: ours under {MAX_RSS_MB:g} MB", engines["ours"]["peak_rss_mb"] < MAX_RSS_MB
 
 
-def _peer_checks(figures: Figures, ceiling_gflops: float) -> Iterator[tuple[str, bool]]:
+def _peer_checks(figures: Figures, core: Core) -> Iterator[tuple[str, bool]]:
     for readout, engines in figures.items():
         for name in KNOWN[readout].keys() & engines.keys():
-            share = share_of_known(figures, readout, name, ceiling_gflops)
+            share = share_of_known(figures, readout, name, core)
             yield f"{readout}: {name} runs as fast as it is known to", share >= KNOWN_SLACK
 
 
-def share_of_known(figures: Figures, readout: str, name: str, ceiling_gflops: float) -> float:
+def share_of_known(figures: Figures, readout: str, name: str, core: Core) -> float:
     """Speed of a peer by what is known of it, both against the matrix-multiply rate of the same machine."""
-    return speed(figures[readout], name) / KNOWN[readout][name] / (ceiling_gflops / KNOWN_CEILING)
+    known = KNOWN[like(readout, core)][name]
+    return speed(figures[readout], name) / known / (core.gflops / KNOWN_CEILING)
 
 
 def _race_checks(found: Mapping[str, float], seconds: Seconds) -> Iterator[tuple[str, bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch._dynamo  # the first optimizer imports it, a second that others spend before their clock
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 

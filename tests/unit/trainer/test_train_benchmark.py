@@ -64,8 +64,8 @@ def test_ours_and_the_plain_loop_come_to_the_same_loss(work: Path, readout: Any,
 @pytest.mark.usefixtures("here")
 def test_fine_tuning_begins_with_the_weights_of_the_champion(work: Path, tmp_path: Path) -> None:
     champion = str(tmp_path / "champion.pt")
-    trained = train("ours", Job(str(work), None, max_epochs=1, save_to=champion))
-    tuned = train("ours", Job(str(work), None, max_epochs=1, champion=champion))
+    trained = train("ours", Job(str(work), "last", max_epochs=1, save_to=champion))
+    tuned = train("ours", Job(str(work), "last", max_epochs=1, champion=champion))
     assert tuned.champion_auc == pytest.approx(trained.auc[0], abs=1e-6)
 
 
@@ -160,8 +160,9 @@ SECONDS = {"scratch": 10.0, "finetune": 3.0, "lightning": None, "lightning_at_le
 RACE_RATIOS = {"seconds_lightning_to_scratch": 6.0, "seconds_lightning_to_finetune": 20.0}
 
 
-def checks(figures: report.Figures, ceiling: float = 160.0) -> dict[str, bool]:
-    return report.checks(figures, report.ratios(figures) | RACE_RATIOS, SECONDS, ceiling)
+def checks(figures: report.Figures, ceiling: float = 160.0, subnormal_cost: float = 20.0) -> dict[str, bool]:
+    core = report.Core(ceiling, subnormal_cost)
+    return report.checks(figures, report.ratios(figures) | RACE_RATIOS, SECONDS, core)
 
 
 def test_what_is_reached_passes() -> None:
@@ -196,6 +197,22 @@ def test_peers_are_measured_against_the_ceiling() -> None:
     slow["pooled"]["lightning"]["sequences_per_s"] = 300
     assert checks(slow, 100.0)[name]
     assert not checks(slow, 110.0)[name]
+
+
+def test_where_subnormals_cost_nothing_both_readouts_are_the_same_work() -> None:
+    found = good()
+    found["last"] = found["pooled"]
+    assert not checks(found)["last_ours_to_lightning is at least 6"]
+    told = checks(found, subnormal_cost=1.0)
+    assert told["last_ours_to_lightning is at least 1.25, as subnormals cost nothing here"]
+    found["last"] = good()["last"]
+    assert not checks(found, subnormal_cost=1.0)["last: lightning runs as fast as it is known to"]
+
+
+def test_what_subnormals_cost_is_measured() -> None:
+    told, _ = run_child("ceiling", "benchmarks.train.ceiling", python=sys.executable)
+    assert told["gflops"] > 1
+    assert 0.5 < told["subnormal_cost"] < 1000
 
 
 @pytest.mark.parametrize(
