@@ -50,7 +50,7 @@ class ArchitectureConfig(Section):
     hidden_size: int = Field(64, ge=4, le=512)
     bidirectional: bool = False
     dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers and before each head layer")
-    readout: Readout = "mean_max"
+    readout: Readout = "mean_max_attention"
     head_hidden_dims: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = (32,)
     head_activation: Activation = "relu"
     head_norm: Literal["none", "batch", "layer"] = Field(

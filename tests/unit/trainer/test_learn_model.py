@@ -305,7 +305,7 @@ def test_attention_weights_have_a_step_for_each_stride_of_the_stem():
 
 def test_without_attention_there_are_no_weights_to_show():
     with pytest.raises(ConfigError, match=r"architecture\.readout: mean_max has no attention weights"):
-        _model().attention_weights(_windows(2))
+        _model(readout="mean_max").attention_weights(_windows(2))
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_slices_are_shared_evenly_by_processes():
 
 
 def test_a_model_without_anything_to_train_is_refused():
-    settings = make_settings(training={"freeze_layers": ["stem", "lstm", "head"]})
+    settings = make_settings(training={"freeze_layers": ["stem", "lstm", "attention", "head"]})
 
     with pytest.raises(ConfigError, match="freeze_layers"):
         LSTMTrainer(make_model(settings), settings, CPU).train(*loaders())
