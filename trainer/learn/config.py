@@ -197,8 +197,10 @@ class DataProcessingConfig(Section):
     )
     # Smaller: faults far outside the usual range look alike. Larger: one spike outweighs the window.
     clip: float = Field(8.0, gt=0, le=1e6, description="limit of a normalised value")
-    finetune_normalisation: Literal["keep", "refit"] = Field(
-        "keep", description="of a model that was trained before: keep its own, or fit it to the new windows"
+    finetune_normalisation: Literal["auto", "keep", "refit"] = Field(
+        "auto",
+        description="of a model that was trained before: keep its own, or fit it to the new windows; "
+        "auto: keep it unless it hides a sensor",
     )
 
 

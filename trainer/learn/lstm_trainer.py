@@ -34,9 +34,9 @@ class LSTMTrainer:
     The result depends on the configuration, the data and the starting weights alone, and on a CPU to the bit: not on
     the number of workers, for the same ``num_slices`` not on that of processes, nor on interruptions.
 
-    Normalisation of a model that was trained before is kept unless ``finetune_normalisation`` is ``refit``: its
-    weights are worth something for the numbers they learned from, and refitting shifts all of them at once.
-    Refit when inputs have drifted so far that they clip, or when a sensor that was dead came to life.
+    Normalisation of a model that was trained before is kept (``finetune_normalisation``): its weights are worth
+    something for the numbers they learned from, and refitting shifts all of them at once. By ``auto`` it is fitted
+    anew where it hides a sensor: one that has moved so far that its values clip, or that was dead and came to life.
 
     Args:
         model: Moved to the device.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -88,9 +89,7 @@ class SteelDefectLSTM(nn.Module):
         """
         config = config or DataProcessingConfig()
         mask_NT = self._checked(x_NTF, mask_NT)
-        rows_RF = x_NTF[mask_NT].cpu().numpy()
-        if not np.isfinite(rows_RF).any():
-            raise ModelInputError(f"no valid value in {len(x_NTF)} windows: nothing to fit normalisation on")
+        rows_RF = _rows(x_NTF, mask_NT)
         self.input_normalisation.fit(rows_RF, method=config.normalisation, clip=config.clip)
         if self.statistics_normalisation:
             batches = zip(torch.split(x_NTF, FIT_BATCH), torch.split(mask_NT, FIT_BATCH), strict=True)
@@ -100,6 +99,23 @@ class SteelDefectLSTM(nn.Module):
             self.statistics_normalisation.fit(
                 stats_NS, method=config.normalisation, clip=config.clip, magnitude_C=magnitude_S
             )
+
+    def hidden_sensors(
+        self, x_NTF: Tensor, mask_NT: Tensor | None = None, config: DataProcessingConfig | None = None
+    ) -> tuple[int, ...]:
+        """Places of the sensors that the normalisation hides, and that one fitted to these windows would show.
+
+        Args:
+            x_NTF: Raw values, NaN = missing.
+            mask_NT: True = valid step; None = all are.
+            config: Method of that other one.
+
+        Raises:
+            ModelInputError: Shapes do not fit, or there is no valid value at all.
+        """
+        rows_RF = _rows(x_NTF, self._checked(x_NTF, mask_NT))
+        method = (config or DataProcessingConfig()).normalisation
+        return self.input_normalisation.hidden_columns(rows_RF, method=method)
 
     def forward(self, x_NTF: Tensor, mask_NT: Tensor | None = None) -> Tensor:
         """Scores windows.
@@ -207,3 +223,10 @@ def build_model(config: ArchitectureConfig, num_sensors: int, seed: int) -> Stee
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SteelDefectLSTM(config, num_sensors)
+
+
+def _rows(x_NTF: Tensor, mask_NT: Tensor) -> npt.NDArray[np.float32]:
+    rows_RF: npt.NDArray[np.float32] = x_NTF[mask_NT].cpu().numpy()
+    if not np.isfinite(rows_RF).any():
+        raise ModelInputError(f"no valid value in {len(x_NTF)} windows: nothing to fit normalisation on")
+    return rows_RF

@@ -34,6 +34,9 @@ UNREACHED = torch.finfo(torch.float32).max
 IDENTITY = (0.0, 1.0, 0.0)
 # Takes a slope so far down that rounding at the end of a piece never passes the start of the next one.
 ROUNDING_MARGIN = 1 - 2.0**-22
+# Of a column's values beyond the limit, where all of them read the same. Smaller: the weights of a champion are upset
+# by a few faults. Larger: it stays blind to a sensor whose level has moved.
+HIDDEN_SHARE = 0.1
 
 
 class Normalisation(nn.Module):
@@ -100,11 +103,37 @@ class Normalisation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises the last axis."""
+        return torch.clamp(torch.nan_to_num(self._unlimited(x), nan=0.0), -self.limit, self.limit)
+
+    @torch.no_grad()
+    def hidden_columns(self, rows_RC: npt.NDArray[np.float32], *, method: Method) -> tuple[int, ...]:
+        """Columns of which it hides more than a tenth, and twice as much as one would that was fitted to these rows.
+
+        It hides what lies beyond its limit, and all of a column that was constant or missing.
+
+        Args:
+            rows_RC: float32, at least one row.
+            method: As of `fit`.
+        """
+        mine_C = self._hidden_share(rows_RC)
+        if (mine_C <= HIDDEN_SHARE).all():
+            return ()
+        fitted = Normalisation(rows_RC.shape[1])
+        fitted.fit(rows_RC, method=method, clip=float(self.limit))
+        is_hidden_C = (mine_C > HIDDEN_SHARE) & (mine_C > 2 * fitted._hidden_share(rows_RC))
+        return tuple(np.flatnonzero(is_hidden_C).tolist())
+
+    def _hidden_share(self, rows_RC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        x_RC = torch.from_numpy(rows_RC).to(self.center_C.device)
+        is_seen_RC = torch.isfinite(x_RC)
+        is_beyond_RC = is_seen_RC & (self._unlimited(x_RC).abs() > self.limit)
+        share_C = is_beyond_RC.sum(dim=0) / is_seen_RC.sum(dim=0).clamp(min=1)
+        return torch.where(self.gain_C == 0, 1.0, share_C).cpu().numpy().astype(np.float64)
+
+    def _unlimited(self, x: Tensor) -> Tensor:
         z = (x - self.center_C) * self.gain_C
         # Reading the flag would hold up a GPU, where bending by the identity costs less.
-        if z.device.type != "cpu" or self.is_bent:
-            z = self._bend(z)
-        return torch.clamp(torch.nan_to_num(z, nan=0.0), -self.limit, self.limit)
+        return self._bend(z) if z.device.type != "cpu" or self.is_bent else z
 
     def _bend(self, z: Tensor) -> Tensor:
         z_C = z.movedim(-1, 0)

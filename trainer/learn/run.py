@@ -398,8 +398,14 @@ class Run:
 
     def _fit_normalisation(self) -> None:
         config = self._settings.data_processing
-        if self._model.is_normalised and config.finetune_normalisation == "keep":
+        policy = config.finetune_normalisation if self._model.is_normalised else "refit"
+        if policy == "keep":
             return
         x_NTF, mask_NT = self._train_feed.windows()
-        mask_NT = None if mask_NT is None else mask_NT.to(self._device)
-        self._model.fit_normalisation(x_NTF.to(self._device), mask_NT, config)
+        x_NTF, mask_NT = x_NTF.to(self._device), None if mask_NT is None else mask_NT.to(self._device)
+        if policy == "auto":
+            hidden = self._model.hidden_sensors(x_NTF, mask_NT, config)
+            if not hidden:
+                return
+            log.warning("normalisation is fitted anew", sensors_it_hid=hidden)
+        self._model.fit_normalisation(x_NTF, mask_NT, config)

@@ -180,8 +180,17 @@ def test_each_epoch_is_told_when_its_files_are_written(tmp_path):
     assert rows == [(1, 1), (2, 2), (3, 3), (4, 4)]
 
 
-@pytest.mark.parametrize(("policy", "kept"), [("keep", True), ("refit", False)])
-def test_fine_tuning_starts_from_the_champions_weights_and_normalisation(policy, kept):
+@pytest.mark.parametrize(
+    ("policy", "level", "kept"),
+    [
+        ("keep", 0.5, True),
+        ("refit", 0.5, False),
+        ("auto", 0.5, True),
+        ("auto", 5.0, False),  # each value of that sensor lies beyond the limit
+        ("keep", 5.0, True),
+    ],
+)
+def test_fine_tuning_starts_from_the_champions_weights_and_normalisation(policy, level, kept):
     settings = make_settings(
         training={"max_epochs": 1},
         optimizer={"learning_rate": 1e-9},
@@ -192,7 +201,7 @@ def test_fine_tuning_starts_from_the_champions_weights_and_normalisation(policy,
     challenger = make_model(settings, seed=50)
     challenger.load_state_dict(champion.state_dict())
 
-    drifted = WindowLoader(*windows(100, seed=4, level=0.5), batch_size=32)
+    drifted = WindowLoader(*windows(100, seed=4, level=level), batch_size=32)
     LSTMTrainer(challenger, settings, CPU).train(drifted, loaders()[1])
 
     center = "input_normalisation.center_C"

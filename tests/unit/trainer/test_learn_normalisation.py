@@ -257,3 +257,39 @@ def test_centring_removes_the_level_and_leaves_missing_values_at_0():
     valid = torch.tensor([[[True], [False], [True]]])
 
     assert center(z, valid).flatten().tolist() == [-1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_column_that_has_moved_beyond_the_limit_is_hidden(method):
+    rng = np.random.default_rng(0)
+    rows = rng.normal([5.0, -300.0, 1.0], [2.0, 40.0, 0.1], size=(1000, 3)).astype(np.float32)
+    normalisation = _fitted(rows, method=method)
+    moved = rows + np.array([0.0, 0.0, 1.2], np.float32)
+    somewhat = rows + np.array([6.0, 100.0, 0.3], np.float32)
+
+    assert normalisation.hidden_columns(rows, method=method) == ()
+    assert normalisation.hidden_columns(somewhat, method=method) == ()
+    assert normalisation.hidden_columns(moved, method=method) == (2,)
+    moved[::2, 2] = np.nan
+    assert normalisation.hidden_columns(moved, method=method) == (2,)
+    # A few faults are none of its business.
+    rows[:50] = 1e6
+    assert normalisation.hidden_columns(rows, method=method) == ()
+
+
+def test_a_column_that_comes_to_life_is_hidden_and_one_that_stays_dead_is_not():
+    rows = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    dead = rows.copy()
+    dead[:, 1], dead[:, 2] = 4.0, np.nan
+    normalisation = _fitted(dead, method="robust")
+
+    assert normalisation.hidden_columns(dead, method="robust") == ()
+    assert normalisation.hidden_columns(rows, method="robust") == (1, 2)
+
+
+def test_a_column_that_clips_however_it_is_fitted_is_left_as_it_is():
+    # An eighth of the values lies far outside the usual range, always.
+    rows = np.random.default_rng(0).normal(size=(800, 1)).astype(np.float32)
+    rows[::8] += 1e3
+
+    assert _fitted(rows, method="robust").hidden_columns(rows, method="robust") == ()
