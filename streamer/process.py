@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import structlog
@@ -26,10 +27,15 @@ MAX_WAIT_S = 5.0
 
 
 class StopRequest:
-    """Becomes true on SIGTERM or SIGINT, so that the loop ends between two turns."""
+    """Becomes true on SIGTERM or SIGINT, so that the loop ends between two turns.
+
+    A handler runs between any two instructions of the main thread, also while that holds the lock of a
+    `threading.Event`: setting the event would then wait for ever. `SimpleQueue.put` may be called there.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._is_set = False
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self.signal_number: int | None = None
 
     def install(self) -> None:
@@ -38,17 +44,21 @@ class StopRequest:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _: object) -> None:
-        if self._event.is_set():
+        if self._is_set:
             raise SystemExit(128 + number)
         self.signal_number = number
-        self._event.set()
+        self._is_set = True
+        self._wake.put(None)
 
     def __call__(self) -> bool:
-        return self._event.is_set()
+        return self._is_set
 
     def wait(self, seconds: float) -> bool:
         """Sleeps, but not through a stop; True if stopped."""
-        return self._event.wait(seconds)
+        with suppress(Empty):
+            self._wake.get(timeout=seconds)
+            self._wake.put(None)  # for whoever waits beside us, or next
+        return self._is_set
 
     def exit_code(self) -> int:
         """What the process ends with."""
