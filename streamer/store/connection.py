@@ -16,6 +16,10 @@ from streamer.errors import ConfigError, FencedError, RefusedError, StoreUnavail
 from streamer.settings import read_secret
 
 Client = redis.Redis
+# Where one may stand in a url: before the host, also one that was not percent-encoded, or among the options.
+PASSWORD = re.compile(r"(?<=//).*(?=@)|(?<=password=)[^&]*")
+# What urllib repeats of a url that it cannot split; a password may be in it.
+FAULTY_PART = re.compile(r"(?<=value as )'.*'|(?<=netloc )'.*'")
 
 
 class RestartedError(redis.RedisError):
@@ -119,9 +123,9 @@ def connect(config: RedisConfig) -> Client:
         )
         # An option in the url that redis-py does not know shows when a connection is made; none is opened here.
         client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
-    except (ValueError, TypeError) as exc:
-        shown = re.sub(r"//[^/]*@", "//...@", config.url)  # a password may stand there
-        raise ConfigError(f"redis.url {shown}: {exc}") from exc
+    except (ValueError, TypeError, redis.RedisError) as exc:
+        shown, reason = PASSWORD.sub("...", config.url), FAULTY_PART.sub("'...'", str(exc))
+        raise ConfigError(f"redis.url {shown}: {reason}") from exc
     return client
 
 

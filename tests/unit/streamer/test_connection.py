@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import redis as redis_py
 
@@ -84,3 +86,32 @@ def test_a_url_that_cannot_be_used_is_told_without_its_password(tail: str, told:
         connect(RedisConfig(url=f"redis://me:hidden@127.0.0.1{tail}"))
     assert str(caught.value).startswith("redis.url redis://...@127.0.0.1")
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://me:hid/den@127.0.0.1:6379/0", "Port could not be cast"),
+        ("redis://me:hid?den@127.0.0.1", "Port could not be cast"),
+        ("redis://me:hid\u2100den@127.0.0.1", "NFKC"),
+        ("redis://127.0.0.1/0?password=hidden&decode=utf-8", "'decode'"),
+        ("rediss://127.0.0.1/0?decode=utf-8&ssl_password=hidden", "'decode'"),
+    ],
+)
+def test_a_password_is_not_told_wherever_it_stands_in_the_url(url: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        connect(RedisConfig(url=url))
+    assert "127.0.0.1" in str(caught.value)
+    assert not re.search("hid|den", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://127.0.0.1/0?protocol=5", "protocol must be either 2 or 3"),
+        ("rediss://127.0.0.1/0?ssl_cert_reqs=maybe", "Requirements Flag: maybe"),
+    ],
+)
+def test_a_value_that_the_client_refuses_is_an_error_of_the_configuration(url: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        connect(RedisConfig(url=url))
