@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
@@ -75,7 +76,9 @@ class TensorBoardFiles:
 
     def __exit__(self, *_: object) -> None:
         if self._writer is not None:
-            self._writer.close()
+            # Each epoch is through to the file; a failure to write one was told, and would be told here once more.
+            with suppress(OSError):
+                self._writer.close()
 
 
 def _scalars(result: EpochResult) -> dict[str, float]:

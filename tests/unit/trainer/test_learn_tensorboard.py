@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 import time
 
@@ -106,6 +107,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"curves: cannot write it"):
         _train(tmp_path)
+
+
+# The thread in which TensorBoard writes ends with the error that it hands on.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_folder_that_is_taken_away_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"curves: cannot write it"):
+        _train(tmp_path, on_epoch=lambda _: shutil.rmtree(tmp_path / "curves"))
 
 
 def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
