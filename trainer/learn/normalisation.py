@@ -37,6 +37,8 @@ ROUNDING_MARGIN = 1 - 2.0**-22
 # Of a column's values beyond the limit, where all of them read the same. Smaller: the weights of a champion are upset
 # by a few faults. Larger: it stays blind to a sensor whose level has moved.
 HIDDEN_SHARE = 0.1
+# Rows a pass when they are counted: bounds memory, does not change the result.
+COUNT_BATCH = 65_536
 
 
 class Normalisation(nn.Module):
@@ -124,10 +126,14 @@ class Normalisation(nn.Module):
         return tuple(np.flatnonzero(is_hidden_C).tolist())
 
     def _hidden_share(self, rows_RC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        x_RC = torch.from_numpy(rows_RC).to(self.center_C.device)
-        is_seen_RC = torch.isfinite(x_RC)
-        is_beyond_RC = is_seen_RC & (self._unlimited(x_RC).abs() > self.limit)
-        share_C = is_beyond_RC.sum(dim=0) / is_seen_RC.sum(dim=0).clamp(min=1)
+        num_seen_C = torch.zeros_like(self.gain_C, dtype=torch.int64)
+        num_beyond_C = torch.zeros_like(num_seen_C)
+        for part_RC in torch.split(torch.from_numpy(rows_RC), COUNT_BATCH):
+            x_RC = part_RC.to(self.center_C.device)
+            is_seen_RC = torch.isfinite(x_RC)
+            num_seen_C += is_seen_RC.sum(dim=0)
+            num_beyond_C += (is_seen_RC & (self._unlimited(x_RC).abs() > self.limit)).sum(dim=0)
+        share_C = num_beyond_C / num_seen_C.clamp(min=1)
         return torch.where(self.gain_C == 0, 1.0, share_C).cpu().numpy().astype(np.float64)
 
     def _unlimited(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.learn.normalisation import Normalisation, center, statistics_magnitude, window_statistics
 
@@ -293,3 +294,38 @@ def test_a_column_that_clips_however_it_is_fitted_is_left_as_it_is():
     rows[::8] += 1e3
 
     assert _fitted(rows, method="robust").hidden_columns(rows, method="robust") == ()
+
+
+class _Made(TorchDispatchMode):
+    """Bytes of each tensor that is made on the way and is no view of an array."""
+
+    def __init__(self, array):
+        super().__init__()
+        self.num_bytes, self._address = [], array.ctypes.data
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() != self._address:
+            self.num_bytes.append(result.nbytes)
+        return result
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_hidden_is_counted_without_a_second_copy_of_the_rows(method):
+    rows = np.random.default_rng(0).normal(size=(400_000, 2)).astype(np.float32)
+    normalisation = _fitted(rows[:1000], method=method)
+
+    with _Made(rows) as made:
+        assert normalisation.hidden_columns(rows, method=method) == ()
+
+    assert max(made.num_bytes) < rows.nbytes
+
+
+def test_shares_are_those_of_all_rows_together():
+    rows = np.random.default_rng(0).normal(size=(400_000, 2)).astype(np.float32)
+    normalisation = _fitted(rows, method="robust")
+    rows[200_000:, 1] += 20.0
+
+    assert normalisation.hidden_columns(rows, method="robust") == (1,)
+    rows[220_000:, 1] = np.nan  # leaves a share of one in eleven
+    assert normalisation.hidden_columns(rows, method="robust") == ()
