@@ -111,7 +111,7 @@ class Normalisation(nn.Module):
     def hidden_columns(self, rows_RC: npt.NDArray[np.float32], *, method: Method) -> tuple[int, ...]:
         """Columns of which it hides more than a tenth, and twice as much as one would that was fitted to these rows.
 
-        It hides what lies beyond its limit, and all of a column that was constant or missing.
+        It hides what lies beyond its limit; of a column that was constant or missing, what differs from its centre.
 
         Args:
             rows_RC: float32, at least one row.
@@ -123,18 +123,24 @@ class Normalisation(nn.Module):
         fitted = Normalisation(rows_RC.shape[1])
         fitted.fit(rows_RC, method=method, clip=float(self.limit))
         is_hidden_C = (mine_C > HIDDEN_SHARE) & (mine_C > 2 * fitted._hidden_share(rows_RC))
+        is_hidden_C &= fitted.gain_C.numpy() != 0
         return tuple(np.flatnonzero(is_hidden_C).tolist())
 
     def _hidden_share(self, rows_RC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         num_seen_C = torch.zeros_like(self.gain_C, dtype=torch.int64)
-        num_beyond_C = torch.zeros_like(num_seen_C)
+        num_hidden_C = torch.zeros_like(num_seen_C)
         for part_RC in torch.split(torch.from_numpy(rows_RC), COUNT_BATCH):
             x_RC = part_RC.to(self.center_C.device)
             is_seen_RC = torch.isfinite(x_RC)
             num_seen_C += is_seen_RC.sum(dim=0)
-            num_beyond_C += (is_seen_RC & (self._unlimited(x_RC).abs() > self.limit)).sum(dim=0)
-        share_C = num_beyond_C / num_seen_C.clamp(min=1)
-        return torch.where(self.gain_C == 0, 1.0, share_C).cpu().numpy().astype(np.float64)
+            num_hidden_C += (is_seen_RC & self._is_hidden(x_RC)).sum(dim=0)
+        share_C = num_hidden_C / num_seen_C.clamp(min=1)
+        return share_C.cpu().numpy().astype(np.float64)
+
+    def _is_hidden(self, x_RC: Tensor) -> Tensor:
+        is_beyond_RC = self._unlimited(x_RC).abs() > self.limit
+        is_other_RC = (x_RC - self.center_C).abs() > RELATIVE_RESOLUTION * self.center_C.abs()
+        return torch.where(self.gain_C == 0, is_other_RC, is_beyond_RC)
 
     def _unlimited(self, x: Tensor) -> Tensor:
         z = (x - self.center_C) * self.gain_C

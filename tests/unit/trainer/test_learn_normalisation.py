@@ -288,6 +288,18 @@ def test_a_column_that_comes_to_life_is_hidden_and_one_that_stays_dead_is_not():
     assert normalisation.hidden_columns(rows, method="robust") == (1, 2)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_dead_column_with_a_few_faults_or_another_constant_has_not_come_to_life(method):
+    rows = np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32)
+    rows[:, 1] = 0.1
+    normalisation = _fitted(rows, method=method)
+
+    rows[:50, 1] = 1e6
+    assert normalisation.hidden_columns(rows, method=method) == ()
+    rows[:, 1] = 5.0
+    assert normalisation.hidden_columns(rows, method=method) == ()
+
+
 def test_a_column_that_clips_however_it_is_fitted_is_left_as_it_is():
     # An eighth of the values lies far outside the usual range, always.
     rows = np.random.default_rng(0).normal(size=(800, 1)).astype(np.float32)
