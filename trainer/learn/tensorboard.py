@@ -112,6 +112,6 @@ def _writer_class() -> Any:
         from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 - an extra
     except ImportError as exc:
         raise TrainingSetupError(
-            f"TensorBoard is not installed ({exc}): pip install 'castloop[tensorboard]', or leave its folder out"
+            f"TensorBoard is not installed ({exc}): pip install 'castloop[tensorboard]', or leave tensorboard_dir out"
         ) from exc
     return SummaryWriter
