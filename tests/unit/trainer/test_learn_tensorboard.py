@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
+import threading
 import time
 
 import pytest
@@ -114,6 +115,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_a_folder_that_is_taken_away_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"curves: cannot write it"):
         _train(tmp_path, on_epoch=lambda _: shutil.rmtree(tmp_path / "curves"))
+    for thread in threading.enumerate():
+        if type(thread).__name__ == "_AsyncWriterThread":
+            thread.join(30)  # else its end is told to the next test
 
 
 def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
