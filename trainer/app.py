@@ -37,7 +37,7 @@ def run_trainer(settings: TrainerSettings, model_settings: ModelSettings, stop: 
     """Runs the daemon until stopped.
 
     Raises:
-        ConfigError, RegistryError: A person has to decide.
+        ConfigError, RegistryError, TrainingSetupError: A person has to decide.
         StoppedError: Stopped while a server was still awaited.
     """
     with _built(settings, model_settings, stop) as parts:

@@ -15,8 +15,13 @@ from small_training import model as make_model
 from small_training import settings as make_settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from streamer.process import StopRequest
+from trainer.app import run_trainer
+from trainer.config import ModelConfig, TrainerSettings
 from trainer.errors import CheckpointError, TrainingSetupError
+from trainer.learn.config import ModelSettings
 from trainer.learn.lstm_trainer import LSTMTrainer
+from trainer.release.config import RegistryConfig
 
 CPU = torch.device("cpu")
 
@@ -120,11 +125,26 @@ def test_a_folder_that_is_taken_away_is_named(tmp_path):
             thread.join(30)  # else its end is told to the next test
 
 
-def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
+@pytest.fixture
+def without_tensorboard(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
 
+
+@pytest.mark.usefixtures("without_tensorboard")
+def test_without_tensorboard_it_says_what_to_install(tmp_path):
     with pytest.raises(TrainingSetupError, match=r"pip install 'castloop\[tensorboard\]'"):
         _train(tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("without_tensorboard")
+def test_the_daemon_says_so_before_it_touches_anything(tmp_path):
+    settings = TrainerSettings(
+        model=ModelConfig(tensorboard_dir=tmp_path / "curves"),
+        registry=RegistryConfig(path=tmp_path / "registry"),
+    )
+    with pytest.raises(TrainingSetupError, match="tensorboard_dir"):
+        run_trainer(settings, ModelSettings(), StopRequest())
+    assert not (tmp_path / "registry").exists()
