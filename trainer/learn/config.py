@@ -10,6 +10,8 @@ from streamer.settings import PlacedError, Section, Settings
 
 Readout = Literal["last", "mean", "max", "mean_max", "attention", "mean_max_attention"]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh"]
+Amp = Literal["off", "auto", "bf16", "fp16"]
+NormalisationMethod = Literal["zscore", "robust", "quantile"]
 Preset = Literal["standard", "bidirectional", "deep", "lightweight"]
 Monitor = Literal[
     "val_loss",
@@ -99,7 +101,7 @@ class TrainingConfig(Section):
     # More pay on an idle machine only: beside one busy process two threads were 5 times slower than one.
     num_threads: int = Field(1, ge=1, le=256, description="threads within one operation of one worker")
     grad_clip_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
-    amp: Literal["off", "auto", "bf16", "fp16"] = Field(
+    amp: Amp = Field(
         "auto", description="half precision; auto: bf16 or fp16, whichever the GPU has, and none on a CPU"
     )
     freeze_layers: tuple[str, ...] = Field(
@@ -192,7 +194,7 @@ class DataProcessingConfig(Section):
     """From raw sensor values to what the LSTM sees."""
 
     # The mean and std of a sensor with heavy tails say more about its tails than about its usual range.
-    normalisation: Literal["zscore", "robust", "quantile"] = Field(
+    normalisation: NormalisationMethod = Field(
         "robust", description="mean and std; median and interquartile range; rank among the training values"
     )
     # Smaller: faults far outside the usual range look alike. Larger: one spike outweighs the window.

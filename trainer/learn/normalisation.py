@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-Method = Literal["zscore", "robust", "quantile"]
+from trainer.learn.config import NormalisationMethod as Method
 
 NUM_STATISTICS = 5
 # Interquartile range of a normal distribution with standard deviation 1.

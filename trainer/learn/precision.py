@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Amp = Literal["off", "auto", "bf16", "fp16"]
+from trainer.learn.config import Amp
 
 
 def resolve(amp: Amp, device: torch.device) -> Literal["off", "bf16", "fp16"]:
