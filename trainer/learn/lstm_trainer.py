@@ -16,7 +16,8 @@ from trainer.errors import CheckpointError
 from trainer.learn.checkpoint import load_checkpoint, save_checkpoint
 from trainer.learn.config import ModelSettings
 from trainer.learn.device import find_device, prepare_thread
-from trainer.learn.loader import BatchLoader, Feed
+from trainer.learn.feed import feed_of
+from trainer.learn.loader import BatchLoader
 from trainer.learn.loss import DefectLoss
 from trainer.learn.model import SteelDefectLSTM
 from trainer.learn.random_state import left_as_it_was, seed_epoch
@@ -74,7 +75,7 @@ class LSTMTrainer:
 
         Args:
             train_loader: The training part: a `WindowLoader`, or any loader of torch that hands out what
-                `loader.Batch.of` reads.
+                `batch.Batch.of` reads.
             val_loader: The validation part: scheduler and early stopping look at it.
             start_epoch: Epochs that count as done before.
             run_dir: Gets ``metrics.csv``, ``timings.csv`` and checkpoints; None: nothing is written.
@@ -103,8 +104,8 @@ class LSTMTrainer:
                 self._model,
                 self._settings,
                 self._device,
-                train_feed=Feed(train_loader, "training"),
-                val_feed=Feed(val_loader, "validation"),
+                train_feed=feed_of(train_loader, "training"),
+                val_feed=feed_of(val_loader, "validation"),
                 run_dir=run_dir,
                 tensorboard_dir=tensorboard_dir,
                 start_epoch=start_epoch,
@@ -127,7 +128,7 @@ class LSTMTrainer:
             NotEnoughDataError: The part is empty or has one class only.
             ModelInputError: Batches do not fit the model.
         """
-        feed = Feed(val_loader, "validation")
+        feed = feed_of(val_loader, "validation")
         counts = {"num_good": feed.num_good, "num_defects": feed.num_defects}
         loss = self._run.loss if self._run else DefectLoss(self._settings.loss, **counts)
         with Workers(self._model, 1, num_threads=self._settings.training.num_threads) as workers:

@@ -29,11 +29,12 @@ import torch
 
 from trainer.errors import CheckpointError, NotEnoughDataError
 from trainer.learn import machine
+from trainer.learn.batch import Batch
 from trainer.learn.checkpoint import ModelCheckpoint, check_fits, differing_fields
 from trainer.learn.config import ModelSettings
 from trainer.learn.distributed import Group
 from trainer.learn.early_stopping import EarlyStopping, copy_weights
-from trainer.learn.loader import Batch, Feed
+from trainer.learn.feed import Feed
 from trainer.learn.loss import DefectLoss
 from trainer.learn.model import SteelDefectLSTM
 from trainer.learn.optim import build_optimizer

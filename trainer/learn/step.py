@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import TrainingDivergedError, TrainingSetupError
+from trainer.learn.batch import Batch
 from trainer.learn.config import TrainingConfig
 from trainer.learn.distributed import Group
-from trainer.learn.loader import Batch
 from trainer.learn.loss import DefectLoss
 from trainer.learn.model import SteelDefectLSTM
 from trainer.learn.precision import Precision

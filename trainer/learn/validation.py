@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from trainer.errors import NotEnoughDataError, TrainingDivergedError
+from trainer.learn.batch import Batch
 from trainer.learn.evaluate import Scores, evaluate, probability_histogram
-from trainer.learn.loader import Batch, Feed
+from trainer.learn.feed import Feed
 from trainer.learn.loss import DefectLoss
 from trainer.learn.model import SteelDefectLSTM
 from trainer.learn.workers import Workers

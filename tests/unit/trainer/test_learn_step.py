@@ -10,8 +10,8 @@ from small_training import settings as make_settings
 
 from streamer.errors import ConfigError
 from trainer.errors import TrainingDivergedError, TrainingSetupError
+from trainer.learn.batch import Batch
 from trainer.learn.distributed import Group
-from trainer.learn.loader import Batch
 from trainer.learn.loss import DefectLoss
 from trainer.learn.lstm_trainer import LSTMTrainer
 from trainer.learn.optim import build_optimizer
