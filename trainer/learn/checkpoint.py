@@ -170,25 +170,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def differing_fields(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """What a checkpoint was made with that is otherwise now, a text for each field."""
-    return [
-        f"{key}: {found.get(key)!r} in the file, {expected.get(key)!r} now"
-        for key in sorted(found.keys() | expected.keys())
-        if found.get(key) != expected.get(key)
-    ]
-
-
-def check_fits(where: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Compares what a checkpoint was made with to what is configured now.
-
-    Raises:
-        CheckpointError: They differ; the message names the fields.
-    """
-    if differing := differing_fields(found, expected):
-        raise CheckpointError(f"{where}: made with another configuration: {'; '.join(differing)}")
-
-
 def _write_aside(path: Path, state: dict[str, Any]) -> Path:
     """Writes the file under another name in the same folder, safe on disk."""
     buffer = io.BytesIO()

@@ -30,7 +30,7 @@ import torch
 from trainer.errors import CheckpointError, NotEnoughDataError
 from trainer.learn import machine
 from trainer.learn.batch import Batch
-from trainer.learn.checkpoint import ModelCheckpoint, check_fits, differing_fields
+from trainer.learn.checkpoint import ModelCheckpoint
 from trainer.learn.config import ModelSettings
 from trainer.learn.distributed import Group
 from trainer.learn.early_stopping import EarlyStopping, copy_weights
@@ -40,7 +40,9 @@ from trainer.learn.model import SteelDefectLSTM
 from trainer.learn.optim import build_optimizer
 from trainer.learn.precision import Precision
 from trainer.learn.progress import ProgressBar
+from trainer.learn.provenance import check_fits, differing_fields, made_with
 from trainer.learn.random_state import random_state, seed_epoch, set_random_state
+from trainer.learn.renormalisation import fit_where_due
 from trainer.learn.schedule import Schedule
 from trainer.learn.step import CLIPPED_NORM, LOSS, NORM, NUM_CLIPPED, Stepper
 from trainer.learn.tensorboard import TensorBoardFiles
@@ -52,8 +54,6 @@ log = structlog.get_logger()
 
 # Slices of a batch on a CPU: two cores share it, and one core loses an eighth by it.
 CPU_SLICES = 2
-# What a resumed run may change: how long it goes, how fast it is, how often it saves.
-FREE_TO_CHANGE = ("training.max_epochs", "training.num_workers", "training.num_threads", "checkpoint.")
 
 
 @dataclass(slots=True)
@@ -99,6 +99,7 @@ class Run:
     ) -> None:
         self._model, self._settings, self._device = model, settings, device
         self._train_feed, self._val_feed, self._run_dir = train_feed, val_feed, run_dir
+        self._made_with = made_with(settings, model, train_feed, val_feed)
         for feed in (train_feed, val_feed):
             feed.to(device)
         self._group = Group.current()
@@ -157,7 +158,7 @@ class Run:
             self._begin_anew()
         else:
             self._load(*loaded)
-        begun = repr((self._made_with(), self._settings.training.max_epochs, self._position))
+        begun = repr((self._made_with, self._settings.training.max_epochs, self._position))
         self._group.check_alike(begun, self._model.state_dict().values(), self._device)
         bar = ProgressBar(progress, self._settings.training.max_epochs, shown_here=self._group.writes)
         self._tensorboard.begin(self._position.epoch, anew=loaded is None)
@@ -183,7 +184,7 @@ class Run:
         if self._ended is not None:
             return self._ended
         return {
-            "made_with": self._made_with(),
+            "made_with": self._made_with,
             "arithmetic": machine.arithmetic(self._device, self._settings.training.num_threads),
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -275,7 +276,7 @@ class Run:
         self._position = Position(self._position.epoch + 1, 0, self._position.step)
         if self._files is not None:
             if is_best:
-                weights = {"made_with": self._made_with(), "model": self._model.state_dict()}
+                weights = {"made_with": self._made_with, "model": self._model.state_dict()}
                 self._files.save_best(result.epoch, weights)
             if self._files.is_due_after_epoch(result.epoch):
                 self._save()
@@ -315,7 +316,8 @@ class Run:
         )
 
     def _begin_anew(self) -> None:
-        self._fit_normalisation()
+        config = self._settings.data_processing
+        fit_where_due(self._model, self._train_feed, config, self._device)
         if self._files is not None:
             self._files.begin_anew()
         self._metrics.write()
@@ -336,7 +338,7 @@ class Run:
 
     def _load(self, path: Path, state: dict[str, Any]) -> None:
         try:
-            check_fits(str(path), state["made_with"], self._made_with())
+            check_fits(str(path), state["made_with"], self._made_with)
             self._model.load_state_dict(state["model"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._schedule.load_state_dict(state["schedule"])
@@ -366,21 +368,6 @@ class Run:
         if self._inexact:
             log.warning("resumed, but not to the bit", reasons=self._inexact)
 
-    def _made_with(self) -> dict[str, Any]:
-        """What a resumed run must share with the one it goes on with."""
-        sections = self._settings.model_dump(mode="json") | {
-            "architecture": self._model.config.model_dump(mode="json")
-        }
-        fields = {
-            f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()
-        }
-        kept = {name: value for name, value in fields.items() if not name.startswith(FREE_TO_CHANGE)}
-        counts = [
-            *(self._train_feed.num_good, self._train_feed.num_defects),
-            *(self._val_feed.num_good, self._val_feed.num_defects),
-        ]
-        return kept | {"num_sensors": self._model.num_sensors, "class_counts": counts}
-
     # Setting up
 
     def _first_slices(self) -> int:
@@ -396,17 +383,3 @@ class Run:
         if self._device.type != "cpu" or self._group.size > 1:
             return 1
         return min(self._first_slices(), len(os.sched_getaffinity(0)))
-
-    def _fit_normalisation(self) -> None:
-        config = self._settings.data_processing
-        policy = config.finetune_normalisation if self._model.is_normalised else "refit"
-        if policy == "keep":
-            return
-        x_NTF, mask_NT = self._train_feed.windows()
-        x_NTF, mask_NT = x_NTF.to(self._device), None if mask_NT is None else mask_NT.to(self._device)
-        if policy == "auto":
-            hidden = self._model.hidden_sensors(x_NTF, mask_NT, config)
-            if not hidden:
-                return
-            log.warning("normalisation is fitted anew", sensors_it_hid=hidden)
-        self._model.fit_normalisation(x_NTF, mask_NT, config)
