@@ -20,6 +20,7 @@ from trainer.learn.feed import feed_of
 from trainer.learn.loader import BatchLoader
 from trainer.learn.loss import DefectLoss
 from trainer.learn.model import SteelDefectLSTM
+from trainer.learn.provenance import check_architecture
 from trainer.learn.random_state import left_as_it_was, seed_epoch
 from trainer.learn.run import Run
 from trainer.learn.training_metrics import EpochResult, TrainingResult
@@ -151,8 +152,7 @@ class LSTMTrainer:
             CheckpointError: The file cannot be read, or is of another architecture; differing fields are named.
         """
         state = load_checkpoint(path)
-        if differing := _architecture_differences(state, self._model):
-            raise CheckpointError(f"{path}: of another architecture: {differing}")
+        check_architecture(str(path), state.get("made_with", {}), self._model)
         try:
             self._model.load_state_dict(state["model"])
         except (KeyError, RuntimeError) as exc:
@@ -169,14 +169,3 @@ def _thawed_after(model: SteelDefectLSTM) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def _architecture_differences(state: dict[str, Any], model: SteelDefectLSTM) -> str:
-    made_with = state.get("made_with", {})
-    now = {f"architecture.{key}": value for key, value in model.config.model_dump(mode="json").items()}
-    now["num_sensors"] = model.num_sensors
-    return "; ".join(
-        f"{key}: {made_with.get(key)!r} in the file, {value!r} now"
-        for key, value in now.items()
-        if made_with.get(key) != value
-    )

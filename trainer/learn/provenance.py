@@ -41,3 +41,15 @@ def check_fits(where: str, found: dict[str, Any], expected: dict[str, Any]) -> N
     """
     if differing := differing_fields(found, expected):
         raise CheckpointError(f"{where}: made with another configuration: {'; '.join(differing)}")
+
+
+def check_architecture(where: str, found: dict[str, Any], model: SteelDefectLSTM) -> None:
+    """Compares the architecture that a checkpoint was made with to that of a model.
+
+    Raises:
+        CheckpointError: They differ; the message names the fields.
+    """
+    now = {f"architecture.{key}": value for key, value in model.config.model_dump(mode="json").items()}
+    now["num_sensors"] = model.num_sensors
+    if differing := differing_fields({key: found.get(key) for key in now}, now):
+        raise CheckpointError(f"{where}: of another architecture: {'; '.join(differing)}")
