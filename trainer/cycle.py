@@ -173,8 +173,7 @@ class CycleRunner:
         self._warn_of_silent_sensors(dataset, split)
         trainer = LSTMTrainer(model, self._model_settings)
         result = trainer.train(
-            self._loader(dataset, split.train_N, shuffle=True),
-            self._loader(dataset, split.validation_N, shuffle=False),
+            *self._loaders(dataset, split),
             run_dir=run_dir,
             tensorboard_dir=self._tensorboard_dir(cycle),
             on_epoch=lambda epoch: self._on_epoch(cycle.number, epoch),
@@ -248,17 +247,23 @@ class CycleRunner:
         model.load_state_dict({name: torch.tensor(each) for name, each in champion.tensors.items()})
         return model, champion.manifest.version
 
-    def _loader(self, dataset: Dataset, index_N: npt.NDArray[np.int64], *, shuffle: bool) -> WindowLoader:
+    def _loaders(self, dataset: Dataset, split: Split) -> tuple[WindowLoader, WindowLoader]:
+        """The training part, in which newer windows may count more, and the validation part."""
         training = self._model_settings.training
         half_life = self._model_settings.loss.recency_half_life_days
-        return WindowLoader(
-            dataset.x_NTF[index_N],
-            dataset.mask_NT[index_N],
-            dataset.y_N[index_N],
-            batch_size=training.batch_size,
-            shuffle=shuffle,
-            seed=training.seed,
-            weight_N=None if half_life is None else recency_weights(dataset, index_N, half_life),
+        train, validation = (
+            (dataset.x_NTF[index_N], dataset.mask_NT[index_N], dataset.y_N[index_N])
+            for index_N in (split.train_N, split.validation_N)
+        )
+        return (
+            WindowLoader(
+                *train,
+                batch_size=training.batch_size,
+                shuffle=True,
+                seed=training.seed,
+                weight_N=None if half_life is None else recency_weights(dataset, split.train_N, half_life),
+            ),
+            WindowLoader(*validation, batch_size=training.batch_size),
         )
 
     def _artifact(self, model: SteelDefectLSTM, parent: int | None, dataset: Dataset, split: Split) -> bytes:
