@@ -158,7 +158,7 @@ class Stepper:
             parameters = [named[name] for name in self._names]
             with self._precision.autocast():
                 logits_N = replica(part.x_NTF, part.mask_NT)
-            loss = self._loss(logits_N.float(), part.y_N, part.weight_N).sum() / num_windows
+            loss = self._loss(logits_N, part.y_N, part.weight_N).sum() / num_windows
             gradients = torch.autograd.grad(self._precision.scaled(loss), parameters, allow_unused=True)
             flat = [_filled(g, p).reshape(-1) for g, p in zip(gradients, parameters, strict=True)]
             share = len(part) / num_windows
