@@ -20,8 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from trainer.errors import ModelInputError, NotEnoughDataError
-from trainer.learn.evaluate import Probabilities, Scores, best_threshold, evaluate
+from trainer.errors import ModelInputError
+from trainer.learn.evaluate import Probabilities, Scores, best_threshold, both_classes, evaluate
 from trainer.learn.normalisation import window_statistics
 
 # Windows a pass, in float64: bounds memory, does not change the result.
@@ -93,7 +93,9 @@ def fit_baselines(
         ModelInputError: Shapes do not fit, a label is not 0 or 1, or there is no valid value at all.
     """
     stats_NS = _statistics(x_NTF, mask_NT)
-    labels_N = _labels(y_N, len(stats_NS))
+    if y_N.shape != stats_NS.shape[:1]:
+        raise ModelInputError(f"expected {len(stats_NS)} labels, got shape {y_N.shape}")
+    labels_N = both_classes(y_N, "baselines")
     seen_S = np.asarray(np.isfinite(stats_NS).any(axis=0), dtype=np.bool_)
     if not seen_S.any():
         raise ModelInputError(f"no valid value in {len(stats_NS)} windows: nothing to fit baselines on")
@@ -149,17 +151,3 @@ def _statistics(x_NTF: npt.NDArray[np.float32], mask_NT: npt.NDArray[np.bool_]) 
         valid_NTF = torch.isfinite(x) & torch.tensor(mask_NT[start : start + BATCH]).unsqueeze(2)
         parts.append(window_statistics(x.masked_fill(~valid_NTF, 0.0), valid_NTF).numpy())
     return np.concatenate(parts)
-
-
-def _labels(y_N: npt.NDArray[np.generic], num_windows: int) -> npt.NDArray[np.int64]:
-    if y_N.shape != (num_windows,):
-        raise ModelInputError(f"expected {num_windows} labels, got shape {y_N.shape}")
-    if not np.isin(y_N, (0, 1)).all():
-        raise ModelInputError("a label is neither 0 nor 1")
-    labels_N = y_N.astype(np.int64)
-    num_defects = int(labels_N.sum())
-    if num_defects in (0, num_windows):
-        raise NotEnoughDataError(
-            f"baselines need both classes, got {num_defects} defective of {num_windows} windows"
-        )
-    return labels_N

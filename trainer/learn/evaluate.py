@@ -138,6 +138,27 @@ def predict(
     return np.concatenate(parts) if parts else np.empty(0)
 
 
+def both_classes(y_N: Labels, needed_by: str) -> npt.NDArray[np.int64]:
+    """Reads labels as integers.
+
+    Args:
+        needed_by: What needs both classes, in the plural.
+
+    Raises:
+        NotEnoughDataError: Only one class is there.
+        ModelInputError: A label is not 0 or 1.
+    """
+    if not np.isin(y_N, (0, 1)).all():
+        raise ModelInputError("a label is neither 0 nor 1")
+    labels_N = y_N.astype(np.int64)
+    num_defects = int(labels_N.sum())
+    if num_defects in (0, len(labels_N)):
+        raise NotEnoughDataError(
+            f"{needed_by} need both classes, got {num_defects} defective of {len(labels_N)} windows"
+        )
+    return labels_N
+
+
 def _class_scores(called_N: Bools, belongs_N: Bools) -> tuple[float, float, float]:
     """Precision, recall and F1 of one class; there is a window that belongs to it."""
     hits, num_called, num_there = int((called_N & belongs_N).sum()), int(called_N.sum()), int(belongs_N.sum())
@@ -159,16 +180,8 @@ def _bins(prob_N: Probabilities, num_bins: int) -> npt.NDArray[np.intp]:
 def _checked(y_N: Labels, prob_N: Probabilities) -> npt.NDArray[np.int64]:
     if y_N.shape != prob_N.shape or y_N.ndim != 1:
         raise ModelInputError(f"expected as many labels as probabilities, got {y_N.shape} and {prob_N.shape}")
-    if not np.isin(y_N, (0, 1)).all():
-        raise ModelInputError("a label is neither 0 nor 1")
     _check_probabilities(prob_N)
-    labels_N = y_N.astype(np.int64)
-    num_defects = int(labels_N.sum())
-    if num_defects in (0, len(labels_N)):
-        raise NotEnoughDataError(
-            f"scores need both classes, got {num_defects} defective of {len(labels_N)} windows"
-        )
-    return labels_N
+    return both_classes(y_N, "scores")
 
 
 def _check_probabilities(prob_N: Probabilities) -> None:
