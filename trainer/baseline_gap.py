@@ -7,17 +7,14 @@ import structlog
 from trainer.data.dataset import Dataset
 from trainer.data.split import Split
 from trainer.learn.baselines import LabelledPart, score_baselines
-from trainer.learn.evaluate import Scores
 from trainer.release.artifact import Manifest
 
 log = structlog.get_logger()
 
 FIGURES = ("auc_roc", "auc_pr", "f1")
 
-BaselineScores = dict[str, dict[str, float]]
 
-
-def score_beside(dataset: Dataset, split: Split, seed: int) -> BaselineScores:
+def score_beside(dataset: Dataset, split: Split, seed: int) -> dict[str, dict[str, float]]:
     """Fits the baselines on the training part and scores them on the gate part; the same data, the same scores.
 
     Raises:
@@ -31,11 +28,6 @@ def score_beside(dataset: Dataset, split: Split, seed: int) -> BaselineScores:
     return {
         name: {figure: float(getattr(each, figure)) for figure in FIGURES} for name, each in scores.items()
     }
-
-
-def gap(scores: Scores, baselines: BaselineScores) -> float:
-    """AUC-ROC of the model less that of the better baseline."""
-    return scores.auc_roc - max(each["auc_roc"] for each in baselines.values())
 
 
 def warn_if_behind(manifest: Manifest, *, decision: str) -> None:

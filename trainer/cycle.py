@@ -20,7 +20,7 @@ import torch
 
 from streamer.errors import CastingError, ConfigError
 from streamer.kafka import MAX_REQUEST_BYTES
-from trainer.baseline_gap import gap, score_beside, warn_if_behind
+from trainer.baseline_gap import score_beside, warn_if_behind
 from trainer.config import DatasetConfig, TrainerSettings
 from trainer.data.dataset import Dataset, LabelledWindows
 from trainer.data.split import Split, require_classes, split_by_time
@@ -270,7 +270,6 @@ class CycleRunner:
         val_N, gate_N = split.validation_N, split.gate_N
         threshold = best_threshold(dataset.y_N[val_N], self._predict(model, dataset, val_N))
         scores = evaluate(dataset.y_N[gate_N], self._predict(model, dataset, gate_N), threshold)
-        baselines = score_beside(dataset, split, self._model_settings.training.seed)
         frozen = dataset.manifest
         manifest = Manifest(
             model_name=self._registry.model_name,
@@ -287,8 +286,7 @@ class CycleRunner:
                 id=frozen.id, num_windows=len(dataset.y_N), num_defects=int(dataset.y_N.sum())
             ),
             scores={name: float(value) for name, value in dataclasses.asdict(scores).items()},
-            baselines=baselines,
-            baseline_gap=gap(scores, baselines),
+            baselines=score_beside(dataset, split, self._model_settings.training.seed),
         )
         tensors = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
         return write_artifact(tensors, manifest)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, computed_field
 from safetensors import SafetensorError
 
 from streamer.config import SensorConfig, WindowsConfig
@@ -57,8 +57,6 @@ class Manifest(_Frozen):
         scores: On the gate windows, such as `auc_roc` and `auc_pr`.
         baselines: Scores of simple models that were fitted and scored on the same parts: `auc_roc`, `auc_pr` and
             `f1` by name. Empty in a model from before they were fitted.
-        baseline_gap: AUC-ROC of the model less that of the better baseline, on the gate windows; above 0 the
-            model is ahead.
         weights_sha256: Digest of the tensors; `write_artifact` fills it in.
     """
 
@@ -76,7 +74,6 @@ class Manifest(_Frozen):
     dataset: DatasetInfo
     scores: dict[str, FiniteFloat] = {}
     baselines: dict[str, dict[str, FiniteFloat]] = {}
-    baseline_gap: FiniteFloat | None = None
     weights_sha256: str = ""
 
     @property
@@ -88,6 +85,13 @@ class Manifest(_Frozen):
     def better_baseline(self) -> str | None:
         """The baseline with the highest AUC-ROC."""
         return max(self.baselines, key=lambda name: self.baselines[name]["auc_roc"], default=None)
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy takes no decorator above a property
+    @property
+    def baseline_gap(self) -> float | None:
+        """AUC-ROC of the model less that of the better baseline, on the gate windows; above 0 the model is ahead."""
+        name = self.better_baseline
+        return None if name is None else self.scores["auc_roc"] - self.baselines[name]["auc_roc"]
 
     @property
     def is_behind(self) -> bool:

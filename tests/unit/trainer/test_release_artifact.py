@@ -98,15 +98,31 @@ def test_a_model_from_before_there_were_baselines_is_read() -> None:
     assert not manifest.is_behind
 
 
+def beside_baselines(auc_roc: float) -> Manifest:
+    baselines = {"linear": {"auc_roc": 0.8, "auc_pr": 0.6}, "boosting": {"auc_roc": 0.9, "auc_pr": 0.5}}
+    return read_artifact(with_manifest(baselines=baselines, scores={"auc_roc": auc_roc})).manifest
+
+
 @pytest.mark.parametrize(
     ("gap", "is_behind"), [(0.2, False), (0.0, False), (-0.0099, False), (-0.0101, True)]
 )
 def test_a_model_is_behind_when_the_better_baseline_is_ahead_by_more_than_a_hundredth(
     gap: float, is_behind: bool
 ) -> None:
-    scores = {"linear": {"auc_roc": 0.8, "auc_pr": 0.6}, "boosting": {"auc_roc": 0.9, "auc_pr": 0.5}}
-    manifest = read_artifact(with_manifest(baselines=scores, baseline_gap=gap)).manifest
+    manifest = beside_baselines(0.9 + gap)
+    assert manifest.baseline_gap == pytest.approx(gap)
     assert (manifest.better_baseline, manifest.is_behind) == ("boosting", is_behind)
+
+
+@pytest.mark.parametrize(("linear", "gap"), [(0.95, -0.2), (0.5, 0.15)])
+def test_the_gap_is_that_to_the_better_baseline(linear: float, gap: float) -> None:
+    baselines = {"linear": {"auc_roc": linear}, "boosting": {"auc_roc": 0.6}}
+    manifest = read_artifact(with_manifest(baselines=baselines, scores={"auc_roc": 0.75})).manifest
+    assert manifest.baseline_gap == pytest.approx(gap)
+
+
+def test_the_gap_stands_in_the_file_for_those_who_read_nothing_else() -> None:
+    assert json.loads(manifest_json(beside_baselines(0.75)))["baseline_gap"] == 0.75 - 0.9
 
 
 def test_another_format_version_is_refused() -> None:
