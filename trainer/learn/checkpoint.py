@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 import torch
 
+from trainer.durable import rename_synced, write_synced
 from trainer.errors import CheckpointError
 from trainer.learn.config import CheckpointConfig
 
@@ -82,9 +83,8 @@ class ModelCheckpoint:
             # A torn one would take the place of the only state that can be read.
             if path.exists() and not self._last_is_torn:
                 path.replace(self._folder / PREVIOUS)
-            temporary.replace(path)
+            rename_synced(temporary, path)
             self._last_is_torn = False
-            _fsync_folder(self._folder)
         except OSError as exc:
             raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
 
@@ -138,8 +138,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     temporary = _write_aside(path, state)
     try:
-        temporary.replace(path)
-        _fsync_folder(path.parent)
+        rename_synced(temporary, path)
     except OSError as exc:
         raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
 
@@ -177,11 +176,7 @@ def _write_aside(path: Path, state: dict[str, Any]) -> Path:
     payload = buffer.getbuffer()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(MAGIC + hashlib.sha256(payload).digest())
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, MAGIC, hashlib.sha256(payload).digest(), payload)
     except OSError as exc:
         temporary.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
@@ -193,11 +188,3 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as exc:
         raise CheckpointError(f"{path}: cannot remove it: {exc}") from exc
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

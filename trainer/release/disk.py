@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainer.durable import rename_synced, sync_folder, write_synced
 from trainer.errors import RegistryError
 
 # What bears this prefix was never finished, or is being removed: readers pass over it.
@@ -36,9 +37,8 @@ def write_file(path: Path, data: bytes) -> None:
     """Writes or replaces a file: readers see the old content or the new one, also after a power cut."""
     with map_disk_errors("writing", path):
         temporary = path.with_name(f"{TEMPORARY}{path.name}")
-        _write_synced(temporary, data)
-        temporary.replace(path)
-        sync_folder(path.parent)
+        write_synced(temporary, data)
+        rename_synced(temporary, path)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -50,10 +50,9 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             if Path(name).name != name:
                 raise RegistryError(f"{path}: {name!r} is not the name of a file")
-            _write_synced(temporary / name, data)
+            write_synced(temporary / name, data)
         sync_folder(temporary)
-        temporary.rename(path)
-        sync_folder(path.parent)
+        rename_synced(temporary, path)
 
 
 def remove_file(path: Path) -> None:
@@ -142,19 +141,3 @@ def lock_exclusively(path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
-
-
-def sync_folder(path: Path) -> None:
-    """Makes renames and removals in a folder outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
