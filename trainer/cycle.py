@@ -189,6 +189,7 @@ class CycleRunner:
             "dataset": dataset.manifest.id,
             "epochs": len(result.epochs),
             "best_epoch": result.best_epoch,
+            "linear_share": result.linear_share,
             "stop_reason": result.stop_reason,
             "seconds": round(sum(epoch.seconds for epoch in result.epochs), 3),
         }

@@ -33,6 +33,7 @@ _PLAIN: dict[str, Any] = {
     "stem_stride": 1,
     "window_statistics": False,
     "center_windows": False,
+    "linear_path": False,
 }
 PRESETS: dict[Preset, dict[str, Any]] = {
     "standard": {**_PLAIN, "num_layers": 2, "hidden_size": 64},
@@ -69,6 +70,11 @@ class ArchitectureConfig(Section):
         True, description="the LSTM sees each sensor less its mean over the window; needs window_statistics"
     )
 
+    # How much it counts is chosen by validation, so it costs little where the LSTM knows better.
+    linear_path: bool = Field(
+        True, description="a logistic regression beside the LSTM and its head; needs window_statistics"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, values: Any) -> Any:
@@ -79,6 +85,8 @@ class ArchitectureConfig(Section):
     def _levels_are_seen_somewhere(self) -> Self:
         if self.center_windows and not self.window_statistics:
             raise ValueError("center_windows without window_statistics hides every level from the model")
+        if self.linear_path and not self.window_statistics:
+            raise ValueError("linear_path without window_statistics has nothing to look at")
         return self
 
 

@@ -52,12 +52,16 @@ class EarlyStopping:
             raise TrainingDivergedError(
                 f"{self._config.monitor} of epoch {epoch} is {value}: lower the learning rate or look at the data"
             )
-        if self.best_value is not None and self._sign * (value - self.best_value) <= self._config.min_delta:
+        if self.best_value is not None and not self.improves(value, self.best_value):
             self._num_bad_epochs += 1
             return False
         self.best_value, self.best_epoch, self._num_bad_epochs = value, epoch, 0
         self._best_weights = copy_weights(model)
         return True
+
+    def improves(self, value: float, best: float) -> bool:
+        """Whether a figure is better than another by more than ``min_delta``."""
+        return self._sign * (value - best) > self._config.min_delta
 
     def restore(self, model: nn.Module) -> bool:
         """Loads the best weights; returns False before the first epoch, when there are none."""

@@ -38,8 +38,8 @@ class Feed(Protocol):
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from one of them on."""
 
-    def windows(self) -> tuple[Tensor, Tensor | None]:
-        """All values and their mask, to fit normalisation on.
+    def windows(self) -> Batch:
+        """All windows at once, for what is fitted before the first step.
 
         Raises:
             NotEnoughDataError: The loader cannot be read again.
@@ -78,9 +78,9 @@ class MemoryFeed:
         self._loader.set_epoch(epoch)
         return map(Batch.of, self._loader.starting_at(first))
 
-    def windows(self) -> tuple[Tensor, Tensor | None]:
+    def windows(self) -> Batch:
         """Hands out the windows as they lie there."""
-        return self._loader.x_NTF, self._loader.mask_NT
+        return Batch(self._loader.x_NTF, self._loader.mask_NT, self._loader.y_N, self._loader.weight_N)
 
 
 class BatchFeed:
@@ -107,7 +107,7 @@ class BatchFeed:
             pass
         return map(Batch.of, drawn)
 
-    def windows(self) -> tuple[Tensor, Tensor | None]:
+    def windows(self) -> Batch:
         """Reads all batches, the shorter windows filled up with masked steps.
 
         Raises:
@@ -126,8 +126,15 @@ class BatchFeed:
             torch.ones(batch.x_NTF.shape[:2], dtype=torch.bool) if batch.mask_NT is None else batch.mask_NT
             for batch in batches
         ]
-        x_NTF = torch.cat([_padded(batch.x_NTF, steps, torch.nan) for batch in batches])
-        return x_NTF, torch.cat([_padded(mask_NT, steps, False) for mask_NT in masks])
+        weights = [
+            torch.ones_like(batch.y_N) if batch.weight_N is None else batch.weight_N for batch in batches
+        ]
+        return Batch(
+            torch.cat([_padded(batch.x_NTF, steps, torch.nan) for batch in batches]),
+            torch.cat([_padded(mask_NT, steps, False) for mask_NT in masks]),
+            torch.cat([batch.y_N for batch in batches]),
+            torch.cat(weights),
+        )
 
 
 def _count(labels: Sequence[Tensor], name: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from trainer.errors import ModelInputError
 from trainer.learn.config import ArchitectureConfig, DataProcessingConfig
 from trainer.learn.dropout import SeededDropout
 from trainer.learn.head import build_head
+from trainer.learn.linear_path import LinearPath
 from trainer.learn.normalisation import (
     NUM_STATISTICS,
     Normalisation,
@@ -66,6 +67,7 @@ class SteelDefectLSTM(nn.Module):
         num_statistics = NUM_STATISTICS * num_sensors if config.window_statistics else 0
         self.statistics_normalisation = Normalisation(num_statistics) if num_statistics else None
         self.head = build_head(readout_size(config.readout, num_outputs) + num_statistics, config)
+        self.linear_path = LinearPath(num_statistics) if config.linear_path else None
 
     @property
     def is_normalised(self) -> bool:
@@ -92,13 +94,31 @@ class SteelDefectLSTM(nn.Module):
         rows_RF = _rows(x_NTF, mask_NT)
         self.input_normalisation.fit(rows_RF, method=config.normalisation, clip=config.clip)
         if self.statistics_normalisation:
-            batches = zip(torch.split(x_NTF, FIT_BATCH), torch.split(mask_NT, FIT_BATCH), strict=True)
-            stats = [self._statistics(*self._normalise(x, mask)) for x, mask in batches]
-            stats_NS = torch.cat(stats).cpu().numpy()
+            stats_NS = self._all_statistics(x_NTF, mask_NT).cpu().numpy()
             magnitude_S = statistics_magnitude(stats_NS, x_NTF.shape[1])
             self.statistics_normalisation.fit(
                 stats_NS, method=config.normalisation, clip=config.clip, magnitude_C=magnitude_S
             )
+
+    def fit_linear_path(
+        self, x_NTF: Tensor, y_N: Tensor, weight_N: Tensor, mask_NT: Tensor | None = None
+    ) -> None:
+        """Fits the regression beside the LSTM, if there is one; normalisation must have been fitted before.
+
+        Args:
+            x_NTF: Raw values of the training part, NaN = missing.
+            y_N: 1 = defective, 0 = good; both classes.
+            weight_N: What each window counts in the loss.
+            mask_NT: True = valid step; None = all are.
+
+        Raises:
+            ModelInputError: Shapes do not fit.
+        """
+        if self.linear_path and self.statistics_normalisation:
+            stats_NS = self.statistics_normalisation(
+                self._all_statistics(x_NTF, self._checked(x_NTF, mask_NT))
+            )
+            self.linear_path.fit(stats_NS, y_N, weight_N)
 
     def hidden_sensors(
         self, x_NTF: Tensor, mask_NT: Tensor | None = None, config: DataProcessingConfig | None = None
@@ -140,8 +160,10 @@ class SteelDefectLSTM(nn.Module):
             features_ND = torch.cat([features_ND, stats_NS], dim=1)
         # A logit in half precision has three digits: windows would tie.
         with torch.autocast(x_NTF.device.type, enabled=False):
-            logits_N1: Tensor = self.head(features_ND.to(x_NTF.dtype))
-        return logits_N1.squeeze(-1)
+            logits_N: Tensor = self.head(features_ND.to(x_NTF.dtype)).squeeze(-1)
+            if self.linear_path and not self.training:
+                logits_N = self.linear_path(logits_N, stats_NS)
+        return logits_N
 
     @torch.no_grad()
     def attention_weights(self, x_NTF: Tensor, mask_NT: Tensor | None = None) -> Tensor:
@@ -207,6 +229,10 @@ class SteelDefectLSTM(nn.Module):
         valid_NTF = (x_NTF.abs() < torch.inf) & mask_NT.unsqueeze(2)
         z_NTF: Tensor = self.input_normalisation(torch.where(valid_NTF, x_NTF, torch.nan))
         return z_NTF, valid_NTF
+
+    def _all_statistics(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
+        batches = zip(torch.split(x_NTF, FIT_BATCH), torch.split(mask_NT, FIT_BATCH), strict=True)
+        return torch.cat([self._statistics(*self._normalise(x, mask)) for x, mask in batches])
 
     @torch.no_grad()
     def _statistics(self, z_NTF: Tensor, valid_NTF: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from trainer.learn.config import ModelSettings
 from trainer.learn.distributed import Group
 from trainer.learn.early_stopping import EarlyStopping, copy_weights
 from trainer.learn.feed import Feed
+from trainer.learn.fitting import fit_at_once
 from trainer.learn.loss import DefectLoss
 from trainer.learn.model import SteelDefectLSTM
 from trainer.learn.optim import build_optimizer
@@ -42,7 +43,6 @@ from trainer.learn.precision import Precision
 from trainer.learn.progress import ProgressBar
 from trainer.learn.provenance import check_fits, differing_fields, made_with
 from trainer.learn.random_state import random_state, seed_epoch, set_random_state
-from trainer.learn.renormalisation import fit_where_due
 from trainer.learn.schedule import Schedule
 from trainer.learn.step import CLIPPED_NORM, LOSS, NORM, NUM_CLIPPED, Stepper
 from trainer.learn.tensorboard import TensorBoardFiles
@@ -52,6 +52,9 @@ from trainer.learn.workers import WorkerChoice, Workers
 
 log = structlog.get_logger()
 
+# Of the linear path, tried beside 0, the LSTM and its head alone. Closer at the upper end: logits of a model that was
+# trained for long are several times as large as those of a regression.
+SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 # Slices of a batch on a CPU: two cores share it, and one core loses an eighth by it.
 CPU_SLICES = 2
 
@@ -164,9 +167,10 @@ class Run:
         self._tensorboard.begin(self._position.epoch, anew=loaded is None)
         with self._workers, self._tensorboard, bar:
             reason = self._run_epochs(bar, on_epoch, should_stop)
-        self._ended = self.state() | {"model": copy_weights(self._model)}
-        if not self._stopping.restore(self._model):
-            self._model.load_state_dict(weights_at_start)
+            self._ended = self.state() | {"model": copy_weights(self._model)}
+            if not self._stopping.restore(self._model):
+                self._model.load_state_dict(weights_at_start)
+            linear_share = 0.0 if reason == "stopped" else self._choose_share()
         self._model.eval()
         self._model.set_generator(None)
         return TrainingResult(
@@ -175,6 +179,7 @@ class Run:
             best_value=self._stopping.best_value,
             stop_reason=reason,
             pos_weight=self.loss.pos_weight,
+            linear_share=linear_share,
             seconds=time.perf_counter() - started,
             inexact=tuple(self._inexact),
         )
@@ -317,10 +322,29 @@ class Run:
 
     def _begin_anew(self) -> None:
         config = self._settings.data_processing
-        fit_where_due(self._model, self._train_feed, config, self._device)
+        fit_at_once(self._model, self._train_feed, self.loss, config, self._device)
         if self._files is not None:
             self._files.begin_anew()
         self._metrics.write()
+
+    def _choose_share(self) -> float:
+        """Lets the linear path count as much as the monitored figure likes best: not at all, unless that improves it.
+
+        On a tie between two shares the larger one counts, for the regression is the simpler model.
+        """
+        path, alone = self._model.linear_path, self._stopping.best_value
+        if path is None or alone is None:
+            return 0.0
+        share, best = 0.0, alone
+        for tried in SHARES:
+            path.set_share(tried)
+            figures = validate(self._workers, self._val_feed, self.loss, self._device).figures()
+            value = figures[self._settings.early_stopping.monitor]
+            improves = self._stopping.improves
+            if improves(value, alone) and not improves(best, value):
+                share, best = tried, value
+        path.set_share(share)
+        return share
 
     # Checkpoints
 

@@ -380,7 +380,7 @@ def test_a_run_that_begins_anew_leaves_nothing_of_the_one_before(tmp_path):
 
 
 def test_validation_alone_says_what_an_epoch_says():
-    settings = make_settings(training={"max_epochs": 1})
+    settings = make_settings(architecture={"linear_path": False}, training={"max_epochs": 1})
     trainer = LSTMTrainer(make_model(settings), settings, CPU)
     _, val = loaders()
 
@@ -394,7 +394,7 @@ def test_validation_alone_says_what_an_epoch_says():
 
 
 def test_validation_alone_weighs_defects_as_the_training_did():
-    settings = make_settings(training={"max_epochs": 1})
+    settings = make_settings(architecture={"linear_path": False}, training={"max_epochs": 1})
     trainer = LSTMTrainer(make_model(settings), settings, CPU)
     x, mask, y = windows(80, seed=1)
     even = np.concatenate([np.flatnonzero(y)[:10], np.flatnonzero(y == 0)[:10]])
