@@ -91,6 +91,7 @@ def test_baselines_are_fitted_on_the_training_part_and_a_model_behind_them_is_to
 ) -> None:
     untrained = MODEL.model_copy(
         update={
+            "architecture": MODEL.architecture.model_copy(update={"linear_path": False}),
             "training": MODEL.training.model_copy(update={"max_epochs": 1}),
             "optimizer": MODEL.optimizer.model_copy(update={"learning_rate": 1e-6}),
         }
@@ -199,7 +200,7 @@ def test_fine_tuning_starts_from_the_champion(plant: Plant, config: TrainerSetti
 def test_another_architecture_starts_from_scratch_and_is_held_against_the_champion(
     plant: Plant, config: TrainerSettings
 ) -> None:
-    wider = MODEL.architecture.model_copy(update={"hidden_size": 12})
+    wider = MODEL.architecture.model_copy(update={"hidden_size": 12, "linear_path": False})
     untrained = MODEL.model_copy(
         update={
             "architecture": wider,
@@ -215,6 +216,10 @@ def test_another_architecture_starts_from_scratch_and_is_held_against_the_champi
         assert (result.parent, result.decision) == (None, "refused")
         assert result.champion_scores is not None
         assert trainer.registry.champion_version() == 1
+        trained = [
+            event.details["linear_share"] for event in trainer.registry.events() if event.kind == "trained"
+        ]
+    assert trained[0] > trained[1] == 0.0
 
 
 def test_a_model_too_large_for_one_record_is_refused_before_the_training(

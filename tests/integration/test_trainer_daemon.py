@@ -546,7 +546,7 @@ def shown(trainer: Life) -> str:
 def untrained() -> ModelSettings:
     """A model that starts from scratch and stays there."""
     changes = {
-        "architecture": {"hidden_size": 12},
+        "architecture": {"hidden_size": 12, "linear_path": False},
         "training": {"max_epochs": 1},
         "optimizer": {"learning_rate": 1e-6},
     }

@@ -9,7 +9,6 @@ import structlog
 import torch
 from torch import Tensor
 
-from trainer.errors import ModelInputError
 from trainer.learn.config import DataProcessingConfig
 from trainer.learn.feed import Feed
 from trainer.learn.loss import DefectLoss
@@ -29,7 +28,7 @@ def fit_at_once(
 
     Raises:
         NotEnoughDataError: The loader cannot be read again.
-        ModelInputError: Its windows do not fit the model, hold no valid value at all, or none of them counts.
+        ModelInputError: Its windows do not fit the model, or hold no valid value at all.
     """
     if model.is_normalised and config.finetune_normalisation == "keep" and model.linear_path is None:
         return
@@ -37,11 +36,8 @@ def fit_at_once(
     if _is_due(model, part.x_NTF, part.mask_NT, config):
         model.fit_normalisation(part.x_NTF, part.mask_NT, config)
     if model.linear_path is not None:
-        weight_N = torch.where(part.y_N > 0, loss.pos_weight, 1.0)
-        weight_N = weight_N if part.weight_N is None else weight_N * part.weight_N
-        if not bool(weight_N.any()):
-            raise ModelInputError("all windows of the training part have the weight 0: none would count")
-        model.fit_linear_path(part.x_NTF, part.y_N, weight_N, part.mask_NT)
+        weight_N = torch.ones_like(part.y_N) if part.weight_N is None else part.weight_N
+        model.fit_linear_path(part.x_NTF, part.mask_NT, part.y_N, weight_N, loss.pos_weight)
 
 
 def _is_due(

@@ -10,21 +10,13 @@ Shapes: N windows, S statistics.
 
 from __future__ import annotations
 
-import warnings
+import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-# Of the squared weights beside the mean loss over N windows, as 1 / (2 N): the penalty of the baseline.
-INVERSE_PENALTY = 1.0
-MAX_ITERATIONS = 100
-# So small that the weights are the same wherever they are computed, up to rounding.
-TOLERANCE = 1e-9
+from trainer.learn.lasso import fit_lasso
 
 
 class LinearPath(nn.Module):
@@ -55,34 +47,25 @@ class LinearPath(nn.Module):
         self.share.fill_(share)
 
     @torch.no_grad()
-    def fit(self, stats_NS: Tensor, y_N: Tensor, weight_N: Tensor) -> None:
+    def fit(self, stats_NS: Tensor, y_N: Tensor, weight_N: Tensor, pos_weight: float) -> None:
         """Fits the regression and leaves it out until its share is set.
 
         Args:
             stats_NS: As `forward` takes them.
             y_N: 1 = defective, 0 = good; both classes.
-            weight_N: What each window counts in the loss, not all 0.
+            weight_N: What each window counts. Where a class counts nothing, the regression is left at 0.
+            pos_weight: What a defective window counts besides in the loss of the LSTM. It moves the best intercept
+                of a regression by its logarithm, and so it does here.
         """
-        self.set_share(0.0)
-        columns_NS = stats_NS.cpu().double().numpy()
-        mean_S, std_S = columns_NS.mean(axis=0), columns_NS.std(axis=0)
+        for each in (self.share, self.weight_S, self.bias):
+            each.zero_()
+        if not all(bool(weight_N[is_of_class].any()) for is_of_class in (y_N > 0, y_N <= 0)):
+            return
+        column_NS = stats_NS.cpu().double().numpy()
+        mean_S, std_S = column_NS.mean(axis=0), column_NS.std(axis=0)
         gain_S = np.divide(1.0, std_S, out=np.zeros_like(std_S), where=std_S > 0)
-        weight = weight_N.cpu().double().numpy()
-        coefficient_S, intercept = _regress(
-            (columns_NS - mean_S) * gain_S, y_N.cpu().numpy() > 0, weight / weight.mean()
+        weight_S, intercept = fit_lasso(
+            (column_NS - mean_S) * gain_S, y_N.cpu().numpy() > 0, weight_N.cpu().double().numpy()
         )
-        self.weight_S.copy_(torch.from_numpy(coefficient_S * gain_S))
-        self.bias.fill_(float(intercept - (coefficient_S * gain_S) @ mean_S))
-
-
-def _regress(
-    z_NS: npt.NDArray[np.float64], y_N: npt.NDArray[np.bool_], weight_N: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], float]:
-    regression = LogisticRegression(
-        C=INVERSE_PENALTY, solver="newton-cholesky", max_iter=MAX_ITERATIONS, tol=TOLERANCE
-    )
-    # One thread: sums of several may differ by their order.
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        regression.fit(z_NS, y_N, sample_weight=weight_N)
-    return regression.coef_[0], float(regression.intercept_[0])
+        self.weight_S.copy_(torch.from_numpy(weight_S * gain_S))
+        self.bias.fill_(intercept - float((weight_S * gain_S) @ mean_S) + math.log(pos_weight))

@@ -101,15 +101,16 @@ class SteelDefectLSTM(nn.Module):
             )
 
     def fit_linear_path(
-        self, x_NTF: Tensor, y_N: Tensor, weight_N: Tensor, mask_NT: Tensor | None = None
+        self, x_NTF: Tensor, mask_NT: Tensor | None, y_N: Tensor, weight_N: Tensor, pos_weight: float
     ) -> None:
         """Fits the regression beside the LSTM, if there is one; normalisation must have been fitted before.
 
         Args:
             x_NTF: Raw values of the training part, NaN = missing.
+            mask_NT: True = valid step; None = all are.
             y_N: 1 = defective, 0 = good; both classes.
             weight_N: What each window counts in the loss.
-            mask_NT: True = valid step; None = all are.
+            pos_weight: What a defective window counts besides.
 
         Raises:
             ModelInputError: Shapes do not fit.
@@ -118,7 +119,7 @@ class SteelDefectLSTM(nn.Module):
             stats_NS = self.statistics_normalisation(
                 self._all_statistics(x_NTF, self._checked(x_NTF, mask_NT))
             )
-            self.linear_path.fit(stats_NS, y_N, weight_N)
+            self.linear_path.fit(stats_NS, y_N, weight_N, pos_weight)
 
     def hidden_sensors(
         self, x_NTF: Tensor, mask_NT: Tensor | None = None, config: DataProcessingConfig | None = None

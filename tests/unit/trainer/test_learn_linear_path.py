@@ -8,7 +8,6 @@ import torch
 from pydantic import ValidationError
 from small_training import loaders, model, same, settings, weights
 
-from trainer.errors import ModelInputError
 from trainer.learn.baselines import LabelledPart, score_baselines
 from trainer.learn.config import ArchitectureConfig, EarlyStoppingConfig, ModelSettings
 from trainer.learn.evaluate import evaluate, predict
@@ -25,25 +24,34 @@ def _rows(num=60, columns=4, seed=0):
     return torch.tensor(stats, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
 
 
-def _penalised_gradient(path, stats, y, weight):
-    """Of the weighted cross-entropy and half the squared weights of standardised columns; by hand, in float64."""
-    x, y, weight = stats.double().numpy(), y.double().numpy(), weight.double().numpy()
-    std = x.std(axis=0)
-    prob = 1 / (1 + np.exp(-(x @ path.weight_S.double().numpy() + float(path.bias))))
-    error = weight / weight.mean() * (prob - y)
-    return ((x - x.mean(axis=0)) / std).T @ error + path.weight_S.double().numpy() * std, error.sum()
+def test_the_intercept_moves_by_what_a_defect_counts_more():
+    (stats, y), paths = _rows(), (LinearPath(4), LinearPath(4))
+
+    for path, pos_weight in zip(paths, (1.0, 6.0), strict=True):
+        path.fit(stats, y, torch.ones(60), pos_weight)
+
+    assert torch.equal(paths[0].weight_S, paths[1].weight_S)
+    assert float(paths[1].bias - paths[0].bias) == pytest.approx(np.log(6), rel=1e-5)
 
 
-def test_it_is_the_penalised_weighted_logistic_regression():
+def test_units_do_not_matter():
+    (stats, y), paths = _rows(), (LinearPath(4), LinearPath(4))
+
+    paths[0].fit(stats, y, torch.ones(60), 1.0)
+    paths[1].fit(stats * 1000 + 5, y, torch.ones(60), 1.0)
+
+    torch.testing.assert_close(paths[1].weight_S * 1000, paths[0].weight_S, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("counted", [0, 1])
+def test_a_class_that_counts_nothing_leaves_it_at_zero(counted):
     path, (stats, y) = LinearPath(4), _rows()
-    weight = torch.where(y > 0, 5.0, 1.0) * torch.linspace(0.5, 2, 60)
+    path.fit(stats, y, torch.ones(60), 1.0)
 
-    path.fit(stats, y, weight)
+    path.fit(stats, y, (y == counted).float(), 1.0)
 
-    gradient, intercept = _penalised_gradient(path, stats, y, weight)
-    np.testing.assert_allclose(gradient, 0, atol=1e-4)
-    assert intercept == pytest.approx(0, abs=1e-4)
-    assert path.weight_S.abs().max() > 0.5
+    assert not path.weight_S.any()
+    assert path.bias == 0
 
 
 def test_columns_that_rest_and_classes_that_can_be_told_apart_give_finite_weights():
@@ -51,16 +59,15 @@ def test_columns_that_rest_and_classes_that_can_be_told_apart_give_finite_weight
     stats[:, 1] = 7.0
     stats[:, 3] = stats[:, 2]
 
-    path.fit(stats, (stats[:, 0] > 0).float(), torch.ones(60))
+    path.fit(stats, (stats[:, 0] > 0).float(), torch.ones(60), 1.0)
 
     assert path.weight_S[1] == 0
-    assert float(path.weight_S[2]) == pytest.approx(float(path.weight_S[3]), rel=1e-4)
     assert torch.isfinite(path.weight_S).all()
 
 
 def test_a_share_mixes_logits():
     path, (stats, y) = LinearPath(4), _rows()
-    path.fit(stats, y, torch.ones(60))
+    path.fit(stats, y, torch.ones(60), 1.0)
     lstm_N, regression_N = torch.randn(60), stats @ path.weight_S + path.bias
 
     assert torch.equal(path(lstm_N, stats), lstm_N)
@@ -112,7 +119,7 @@ def _trained(parts, **architecture):
     return evaluate(test.y_N, predict(net, test.x_NTF, test.mask_NT), 0.5).auc_roc, result.linear_share
 
 
-def test_with_few_windows_and_many_sensors_the_model_ranks_as_well_as_a_regression():
+def test_with_few_windows_and_many_sensors_the_model_ranks_no_worse_than_a_regression():
     parts = [_level_task(num, seed) for num, seed in ((200, 0), (100, 1), (400, 2))]
     regression = score_baselines(*parts)["logistic_regression"].auc_roc
 
@@ -120,8 +127,8 @@ def test_with_few_windows_and_many_sensors_the_model_ranks_as_well_as_a_regressi
     without, none = _trained(parts, linear_path=False)
 
     assert without < regression - 0.1
-    assert with_path > regression - 0.03
-    assert (share > 0.4, none) == (True, 0.0)
+    assert with_path > regression + 0.03
+    assert (share > 0, none) == (True, 0.0)
 
 
 def _order_task(num, seed):
@@ -223,14 +230,6 @@ def test_weights_of_windows_count_in_it():
         shares.append(net.linear_path.weight_S)
 
     assert not torch.allclose(*shares, rtol=0.05)
-
-
-def test_windows_that_all_count_nothing_are_refused():
-    (train, val), configured = loaders(), settings()
-    train.weight_N = torch.zeros(160)
-
-    with pytest.raises(ModelInputError, match="all windows of the training part have the weight 0"):
-        LSTMTrainer(model(configured), configured, torch.device("cpu")).train(train, val)
 
 
 def test_it_needs_statistics():

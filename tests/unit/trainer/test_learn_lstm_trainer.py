@@ -137,6 +137,7 @@ def test_a_run_stopped_within_its_first_epoch_leaves_the_model_as_it_came():
 
 def test_early_stopping_ends_the_run_with_the_best_weights(tmp_path):
     settings = make_settings(
+        architecture={"linear_path": False},
         early_stopping={"patience": 2, "monitor": "val_auc_pr"},
         training={"max_epochs": 60},
         optimizer={"learning_rate": 0.02},

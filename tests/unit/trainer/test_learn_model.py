@@ -51,7 +51,7 @@ def _model(method="robust", **options):
     model = build_model(ArchitectureConfig(**{"hidden_size": 8, **options}), F, seed=1)
     model.fit_normalisation(_windows(40), None, DataProcessingConfig(normalisation=method))
     if model.linear_path:
-        model.fit_linear_path(_windows(40), torch.arange(40) % 2, torch.ones(40))
+        model.fit_linear_path(_windows(40), None, torch.arange(40) % 2, torch.ones(40), 1.0)
         model.linear_path.set_share(0.5)
     return model.eval()
 
