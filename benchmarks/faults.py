@@ -1,7 +1,8 @@
 """Which kinds of faults does the default model find, beside simple baselines? `python -m benchmarks.faults [--json]`
 
 Each kind is a small data set of its own, made such that one thing alone tells defective windows: a level, a rhythm,
-the order of two events and so on. Sensors have units and offsets of their own, and noise that remembers a step.
+the order of two events and so on. Sensors have units and offsets of their own and, but for `heavy_tails`, noise that
+remembers a step.
 
 Shape suffixes: N windows, T steps, F sensors.
 """
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.labelled import Parts
-from benchmarks.recordings import BASELINES, train
+from benchmarks.recordings import BASELINES, from_least, train
 from streamer.errors import CastingError
 from streamer.settings import load_settings
 from trainer.learn.baselines import LabelledPart, score_baselines
@@ -103,7 +104,7 @@ def missing_values(dice: np.random.Generator) -> tuple[Floats, Bools]:
 
 
 def all_lengths(dice: np.random.Generator) -> tuple[Floats, Bools]:
-    """A level in windows of 40 to 300 steps."""
+    """A level in windows of 40 to 299 steps."""
     x_NTF, y_N = level(dice, steps=300)
     for n in range(len(x_NTF)):
         x_NTF[n, dice.integers(40, 300) :] = np.nan
@@ -172,7 +173,7 @@ def slope(dice: np.random.Generator) -> tuple[Floats, Bools]:
 
 
 def spikes(dice: np.random.Generator) -> tuple[Floats, Bools]:
-    """One of three sensors has two spikes of one step."""
+    """One of three sensors has one or two spikes of one step."""
     y_N = labels(dice)
     x_NTF = noise(dice, NUM_WINDOWS, 150, 6)
     for n in np.flatnonzero(y_N):
@@ -321,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, and returns 1 when a check fails."""
     parser = argparse.ArgumentParser(prog="benchmarks.faults", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--seeds", type=from_least(0), nargs="+", default=SEEDS)
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND")
     parser.add_argument("--config", type=Path, help="model_config.yaml; left out: the defaults")
     options = parser.parse_args(arguments)

@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.recordings", description=__doc__.splitlines()[0])
     parser.add_argument("sources", nargs="+", metavar="DIR", help=f"a recording, or {SIMULATOR}")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--seeds", type=_from(0), nargs="+", default=SEEDS)
+    parser.add_argument("--seeds", type=from_least(0), nargs="+", default=SEEDS)
     parser.add_argument(
-        "--max-steps", type=_from(2), default=MAX_STEPS, help="longer casts are cut into windows"
+        "--max-steps", type=from_least(2), default=MAX_STEPS, help="longer casts are cut into windows"
     )
-    parser.add_argument("--casts", type=_from(1), default=NUM_CASTS, help="of each simulated campaign")
+    parser.add_argument("--casts", type=from_least(1), default=NUM_CASTS, help="of each simulated campaign")
     parser.add_argument("--config", type=Path, help="model_config.yaml; left out: the defaults")
     options = parser.parse_args(arguments)
     try:
@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(all(report["checks"].values()) for report in result.values()) else 1
 
 
-def _from(low: int) -> Callable[[str], int]:
+def from_least(low: int) -> Callable[[str], int]:
+    """Reads a whole number that is not smaller, for argparse."""
+
     def number(text: str) -> int:
         if not low <= int(text) < 2**31:
             raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {2**31 - 1}")

@@ -52,6 +52,13 @@ def test_a_model_that_is_behind_fails_and_all_figures_are_told(tmp_path, capsys)
     assert "little_data" in faults.table(told)
 
 
+def test_a_seed_below_zero_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        faults.main(["--seeds", "-1"])
+
+    assert "not a whole number from 0" in capsys.readouterr().err
+
+
 def test_a_fault_of_the_configuration_is_told_in_one_line(tmp_path, capsys):
     config = tmp_path / "model.yaml"
     config.write_text("architecture: {hidden_size: none}")

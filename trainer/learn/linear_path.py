@@ -16,7 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.learn.lasso import fit_lasso
+from trainer.learn.lasso import both_count, fit_lasso
+
+# Of a statistic over the training part, by the spread that the normalisation was fitted to. What varies less is
+# rounding, as of a sensor that stands still while a champion is fine-tuned.
+MIN_SPREAD = 1e-3
 
 
 class LinearPath(nn.Module):
@@ -59,13 +63,13 @@ class LinearPath(nn.Module):
         """
         for each in (self.share, self.weight_S, self.bias):
             each.zero_()
-        if not all(bool(weight_N[is_of_class].any()) for is_of_class in (y_N > 0, y_N <= 0)):
+        label, weight = (each.cpu().double().numpy() for each in (y_N, weight_N))
+        if not both_count(label, weight):
             return
         column_NS = stats_NS.cpu().double().numpy()
-        mean_S, std_S = column_NS.mean(axis=0), column_NS.std(axis=0)
-        gain_S = np.divide(1.0, std_S, out=np.zeros_like(std_S), where=std_S > 0)
-        weight_S, intercept = fit_lasso(
-            (column_NS - mean_S) * gain_S, y_N.cpu().numpy() > 0, weight_N.cpu().double().numpy()
-        )
+        mean_S = np.average(column_NS, axis=0, weights=weight)
+        std_S = np.sqrt(np.average((column_NS - mean_S) ** 2, axis=0, weights=weight))
+        gain_S = np.divide(1.0, std_S, out=np.zeros_like(std_S), where=std_S > MIN_SPREAD)
+        weight_S, intercept = fit_lasso((column_NS - mean_S) * gain_S, label > 0, weight)
         self.weight_S.copy_(torch.from_numpy(weight_S * gain_S))
         self.bias.fill_(intercept - float((weight_S * gain_S) @ mean_S) + math.log(pos_weight))

@@ -121,7 +121,7 @@ class LSTMTrainer:
             )
 
     def validate(self, val_loader: BatchLoader) -> Validation:
-        """Scores the model as each epoch does, at a probability of 0.5.
+        """Scores the model at a probability of 0.5, as each epoch does, but with its linear share.
 
         Before the first training a defect counts in the loss by the classes of this part.
 

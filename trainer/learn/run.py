@@ -170,7 +170,8 @@ class Run:
             self._ended = self.state() | {"model": copy_weights(self._model)}
             if not self._stopping.restore(self._model):
                 self._model.load_state_dict(weights_at_start)
-            linear_share = 0.0 if reason == "stopped" else self._choose_share()
+            elif reason != "stopped":
+                self._choose_share()
         self._model.eval()
         self._model.set_generator(None)
         return TrainingResult(
@@ -179,7 +180,7 @@ class Run:
             best_value=self._stopping.best_value,
             stop_reason=reason,
             pos_weight=self.loss.pos_weight,
-            linear_share=linear_share,
+            linear_share=float(path.share) if (path := self._model.linear_path) else 0.0,
             seconds=time.perf_counter() - started,
             inexact=tuple(self._inexact),
         )
@@ -327,24 +328,31 @@ class Run:
             self._files.begin_anew()
         self._metrics.write()
 
-    def _choose_share(self) -> float:
+    def _choose_share(self) -> None:
         """Lets the linear path count as much as the monitored figure likes best: not at all, unless that improves it.
 
         On a tie between two shares the larger one counts, for the regression is the simpler model.
         """
-        path, alone = self._model.linear_path, self._stopping.best_value
+        path, alone, improves = self._model.linear_path, self._stopping.best_value, self._stopping.improves
         if path is None or alone is None:
-            return 0.0
-        share, best = 0.0, alone
-        for tried in SHARES:
-            path.set_share(tried)
-            figures = validate(self._workers, self._val_feed, self.loss, self._device).figures()
-            value = figures[self._settings.early_stopping.monitor]
-            improves = self._stopping.improves
-            if improves(value, alone) and not improves(best, value):
-                share, best = tried, value
-        path.set_share(share)
-        return share
+            return
+        share, values = 0.0, dict[float, float]()
+        try:
+            for tried in SHARES:
+                path.set_share(tried)
+                figures = validate(self._workers, self._val_feed, self.loss, self._device).figures()
+                values[tried] = figures[self._settings.early_stopping.monitor]
+            better = [tried for tried, value in values.items() if improves(value, alone)]
+            share = max(
+                (
+                    each
+                    for each in better
+                    if not any(improves(values[other], values[each]) for other in better)
+                ),
+                default=0.0,
+            )
+        finally:
+            path.set_share(share)
 
     # Checkpoints
 

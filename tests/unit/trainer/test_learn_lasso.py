@@ -24,8 +24,11 @@ def _gradient(x, y, weight, weights, intercept):
 
 @pytest.mark.parametrize("penalty", [0.1, 0.03, 0.003])
 @pytest.mark.parametrize("is_weighted", [False, True])
-def test_a_solution_is_optimal(penalty, is_weighted):
+@pytest.mark.parametrize("common", [0.0, 3.0])
+def test_a_solution_is_optimal(penalty, is_weighted, common):
     x, y = _task()
+    x = x + common * np.random.default_rng(1).normal(size=(300, 1))
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
     weight = np.linspace(0.2, 3, 300) if is_weighted else np.ones(300)
     path = LassoPath(np.column_stack([np.ones(300), x]), y.astype(float), weight)
 
@@ -34,10 +37,12 @@ def test_a_solution_is_optimal(penalty, is_weighted):
 
     gradient, of_intercept = _gradient(x, y, weight, solution[1:], solution[0])
     kept = solution[1:] != 0
-    assert of_intercept == pytest.approx(0, abs=1e-5)
-    np.testing.assert_allclose(gradient[kept], -penalty * np.sign(solution[1:][kept]), atol=1e-5)
-    assert np.abs(gradient[~kept]).max() <= penalty + 1e-5
-    assert 0 < kept.sum() < 30
+    off = 2e-3 * penalty
+    assert of_intercept == pytest.approx(0, abs=off)
+    np.testing.assert_allclose(gradient[kept], -penalty * np.sign(solution[1:][kept]), atol=off)
+    assert np.abs(gradient[~kept]).max() <= penalty + off
+    assert kept.sum() < 30
+    assert kept.any() or (penalty, common) == (0.1, 3.0)
 
 
 def test_what_tells_nothing_is_left_out():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from small_training import loaders, model, same, settings, weights
 
+from trainer.learn import run
 from trainer.learn.baselines import LabelledPart, score_baselines
 from trainer.learn.config import ArchitectureConfig, EarlyStoppingConfig, ModelSettings
 from trainer.learn.evaluate import evaluate, predict
@@ -41,6 +44,48 @@ def test_units_do_not_matter():
     paths[1].fit(stats * 1000 + 5, y, torch.ones(60), 1.0)
 
     torch.testing.assert_close(paths[1].weight_S * 1000, paths[0].weight_S, rtol=1e-3, atol=1e-5)
+
+
+def test_windows_that_count_nothing_change_nothing():
+    paths, (stats, y) = (LinearPath(4), LinearPath(4)), _rows()
+    weight = torch.tensor([1.0, 1.0, 0.0]).repeat(20)
+    changed = torch.where(weight.unsqueeze(1) > 0, stats, 8 * torch.ones(60, 4))
+
+    paths[0].fit(stats, y, weight, 1.0)
+    paths[1].fit(changed, y, weight, 1.0)
+
+    torch.testing.assert_close(paths[0].weight_S, paths[1].weight_S)
+    assert paths[0].weight_S.abs().max() > 0.3
+
+
+@pytest.mark.parametrize("heavy", [1e-20, 1e-12, 1e12, 1e20])
+def test_weights_far_apart_give_finite_weights(heavy):
+    path, (stats, y) = LinearPath(4), _rows()
+
+    path.fit(stats, y, torch.where(y > 0, 1.0, heavy), 1.0)
+
+    assert torch.isfinite(path(torch.zeros(60), stats)).all()
+
+
+@pytest.mark.parametrize("lengths", [(24, 24), (6, 24)])
+@pytest.mark.parametrize("missing", [0.0, 0.1])
+def test_a_sensor_that_stands_still_in_a_fine_tuning_gets_no_weight(lengths, missing):
+    # Its mean and spread over other numbers of steps differ by rounding alone.
+    configured, (train, _) = settings(), loaders()
+    net, rng = model(configured), np.random.default_rng(0)
+    net.fit_normalisation(train.x_NTF, train.mask_NT)
+    largest = 0.0
+    for level in np.linspace(780, 1020, 25):
+        x, mask = train.x_NTF.clone(), train.mask_NT.clone()
+        x[:, :, 1] = float(np.float32(level))
+        x[torch.from_numpy(rng.random(x.shape) < missing)] = torch.nan
+        mask &= torch.arange(24) < torch.from_numpy(rng.integers(lengths[0], lengths[1] + 1, 160)).unsqueeze(
+            1
+        )
+        net.fit_linear_path(x, mask, train.y_N, torch.ones(160), 1.0)
+        largest = max(largest, float(net.linear_path.weight_S.abs().max()))
+
+    assert 0 < largest < 100
 
 
 @pytest.mark.parametrize("counted", [0, 1])
@@ -81,7 +126,6 @@ def test_it_neither_counts_nor_moves_while_the_model_trains():
     net = model(settings()).train()
     net.layer_dropout.p = 0.0
     x = torch.randn(5, 24, 2)
-    before = net(x)
     torch.nn.init.ones_(net.linear_path.weight_S)
     net.linear_path.set_share(1.0)
 
@@ -91,7 +135,6 @@ def test_it_neither_counts_nor_moves_while_the_model_trains():
     torch.manual_seed(0)
     net.linear_path.set_share(0.0)
     assert torch.equal(net(x), first)
-    assert before.shape == (5,)
     net.eval()
     alone = net(x)
     net.linear_path.set_share(1.0)
@@ -170,6 +213,62 @@ def test_the_share_is_one_that_validation_likes_better():
         at_share = trainer.validate(loaders()[1]).scores.auc_pr
         net.linear_path.set_share(result.linear_share)
         assert at_share <= trainer.validate(loaders()[1]).scores.auc_pr + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("values", "min_delta", "chosen"),
+    [
+        ((0.90, 0.892, 0.884, 0.876, 0.868), 0.01, 0.5),
+        ((0.90, 0.90, 0.90, 0.85, 0.84), 1e-4, 0.75),
+        ((0.81, 0.90, 0.82, 0.90, 0.83), 1e-4, 0.9),
+        ((0.80, 0.80, 0.80, 0.80, 0.80), 1e-4, 0.0),
+        ((0.1, 0.2, 0.3, 0.4, 0.7), 1e-4, 0.0),
+    ],
+)
+def test_the_largest_share_that_none_is_better_than_counts(monkeypatch, values, min_delta, chosen):
+    configured = settings(early_stopping=EarlyStoppingConfig(min_delta=min_delta), training={"max_epochs": 1})
+    net, real, told = model(configured), run.validate, iter((0.8, *values))
+
+    def validated(*arguments):
+        found = real(*arguments)
+        return replace(found, scores=replace(found.scores, auc_pr=next(told)))
+
+    monkeypatch.setattr(run, "validate", validated)
+
+    result = LSTMTrainer(net, configured, torch.device("cpu")).train(*loaders())
+
+    assert result.linear_share == pytest.approx(chosen)
+    assert next(told, None) is None
+
+
+def test_an_error_while_shares_are_tried_leaves_none_in_the_model(monkeypatch):
+    configured = settings(training={"max_epochs": 1})
+    net, real, calls = model(configured), run.validate, []
+
+    def validated(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(run, "validate", validated)
+
+    with pytest.raises(KeyboardInterrupt):
+        LSTMTrainer(net, configured, torch.device("cpu")).train(*loaders())
+
+    assert net.linear_path.share == 0
+
+
+def test_a_champion_that_was_not_trained_further_keeps_its_share():
+    configured = settings()
+    net = model(configured)
+    share = LSTMTrainer(net, configured, torch.device("cpu")).train(*loaders()).linear_share
+    before = weights(net)
+
+    stopped = LSTMTrainer(net, configured, torch.device("cpu")).train(*loaders(), should_stop=lambda: True)
+
+    assert stopped.linear_share == share > 0
+    assert same(weights(net), before)
 
 
 def test_an_improvement_within_min_delta_is_none():
