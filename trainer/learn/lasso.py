@@ -10,8 +10,6 @@ Shapes: N windows, S columns, of which the first is the intercept and is not pen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
@@ -63,7 +61,7 @@ def both_count(y_N: Floats, weight_N: Floats) -> bool:
     return min(counts) > LEAST_SHARE * sum(counts)
 
 
-def _chosen(z_NS: Floats, y_N: Floats, weight_N: Floats, penalties: Sequence[float] | Floats) -> int:
+def _chosen(z_NS: Floats, y_N: Floats, weight_N: Floats, penalties: Floats) -> int:
     """Place of the penalty that predicts best what it was not fitted to."""
     paths, held_out = [], []
     for stretch in np.array_split(np.arange(len(y_N)), NUM_FOLDS):

@@ -343,14 +343,12 @@ class Run:
                 figures = validate(self._workers, self._val_feed, self.loss, self._device).figures()
                 values[tried] = figures[self._settings.early_stopping.monitor]
             better = [tried for tried, value in values.items() if improves(value, alone)]
-            share = max(
-                (
-                    each
-                    for each in better
-                    if not any(improves(values[other], values[each]) for other in better)
-                ),
-                default=0.0,
-            )
+            best = [
+                tried
+                for tried in better
+                if not any(improves(values[other], values[tried]) for other in better)
+            ]
+            share = max(best, default=0.0)
         finally:
             path.set_share(share)
 
