@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +51,8 @@ MAX_POLL_RECORDS = 20_000
 EARLY, LATE = 0.2, 1.0
 # Half the width of a look, in shares of the run: one sample says little.
 LOOK = 0.04
+# The members go on for as long behind the last record: what the last batches brought is swept.
+REST_S = 1.0
 MAX_GROWTH = 0.05
 PATIENCE_S = 3_600.0
 
@@ -145,6 +147,7 @@ def soak(num_readings: int, max_growth: float = MAX_GROWTH) -> dict[str, Any]:
         assignments = [_assignments(member) for member in group.members]
         group.go()
         samples, seconds = _watch(group, num_records)
+        busy = [each for each in samples if each.share < 1]
         counters = _counters(group)
         ends = end_offsets(kafka, [TOPIC])
         figures: dict[str, Any] = {
@@ -153,9 +156,10 @@ def soak(num_readings: int, max_growth: float = MAX_GROWTH) -> dict[str, Any]:
             "seconds": round(seconds, 1),
             "readings_per_s": round(campaign.num_readings / seconds),
             "members": [
-                _memory([each.member_mb[k] for each in samples], samples) for k in range(NUM_MEMBERS)
+                _growth(*_looks([each.member_mb[k] for each in busy], busy, statistics.median))
+                for k in range(NUM_MEMBERS)
             ],
-            "redis": _memory([each.redis_mb for each in samples], samples),
+            "redis": _redis_memory([each.redis_mb for each in samples], samples),
             "lag": sum(ends.values()) - group.num_consumed(),
             "rebalances": sum(map(_assignments, group.members)) - sum(assignments),
             "placed": counters["steps_total placed"],
@@ -182,10 +186,11 @@ def soak(num_readings: int, max_growth: float = MAX_GROWTH) -> dict[str, Any]:
 
 
 def _watch(group: Group, num_records: int) -> tuple[list[Sample], float]:
-    """Looks at memory until all records are consumed; the seconds that took."""
+    """Looks at memory until all records are consumed, and at rest; the seconds until they were."""
     samples: list[Sample] = []
     began, deadline = time.monotonic(), time.monotonic() + PATIENCE_S
-    while not samples or samples[-1].share < 1:
+    ended: float | None = None
+    while ended is None or time.monotonic() < ended + REST_S:
         for member in group.members:
             member.check()
         if time.monotonic() > deadline:
@@ -198,21 +203,37 @@ def _watch(group: Group, num_records: int) -> tuple[list[Sample], float]:
         used: Any = group.client.info("memory")
         rss = tuple(member.rss_mb() for member in group.members)
         samples.append(Sample(consumed / num_records, rss, used["used_memory"] / 2**20))
-    return samples, time.monotonic() - began
+        if ended is None and consumed >= num_records:
+            ended = time.monotonic()
+    return samples, ended - began
 
 
-def _memory(megabytes: Sequence[float], samples: Sequence[Sample]) -> dict[str, float]:
-    """Memory at 20 % and at the end, and how much it grew."""
-    early, late = (_around(share, megabytes, samples) for share in (EARLY, LATE))
+def _redis_memory(megabytes: Sequence[float], samples: Sequence[Sample]) -> dict[str, float]:
+    """What retention leaves: `used_memory` is a sawtooth, up with each batch and down with each sweep.
+
+    A median would say where in a tooth most of a look fell. What is never swept raises the floor too.
+    """
+    early_peak, late_peak = _looks(megabytes, samples, max)
+    peaks = {"early_peak_mb": round(early_peak, 2), "late_peak_mb": round(late_peak, 2)}
+    return _growth(*_looks(megabytes, samples, min)) | peaks
+
+
+def _growth(early: float, late: float) -> dict[str, float]:
     return {"early_mb": round(early, 2), "late_mb": round(late, 2), "growth": round(late / early - 1, 4)}
 
 
-def _around(share: float, megabytes: Sequence[float], samples: Sequence[Sample]) -> float:
-    """The median of the looks near a share of the run, or the nearest look."""
-    near = [mb for mb, each in zip(megabytes, samples, strict=True) if abs(each.share - share) <= LOOK]
-    if near:
-        return statistics.median(near)
-    return min(zip(samples, megabytes, strict=True), key=lambda pair: abs(pair[0].share - share))[1]
+def _looks(
+    megabytes: Sequence[float], samples: Sequence[Sample], summary: Callable[[list[float]], float]
+) -> tuple[float, float]:
+    """Memory at 20 % and at the end: a summary of the samples near each, or the nearest sample."""
+    early, late = (_near(share, megabytes, samples) for share in (EARLY, LATE))
+    return summary(early), summary(late)
+
+
+def _near(share: float, megabytes: Sequence[float], samples: Sequence[Sample]) -> list[float]:
+    distances = [abs(each.share - share) for each in samples]
+    width = max(LOOK, min(distances))
+    return [mb for mb, distance in zip(megabytes, distances, strict=True) if distance <= width]
 
 
 def _events(member: Child, name: str) -> list[dict[str, Any]]:
