@@ -17,7 +17,7 @@ LOCKED := flock Makefile
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-slow constraints clean install-demo install-dev FORCE
+.PHONY: help demo test lint test-slow test-gpu constraints clean install-demo install-dev FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -32,6 +32,9 @@ test: lint ## run the checks and all tests but the slow ones
 
 test-slow: install-dev ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-gpu: install-dev ## run the tests of a GPU; fails where there is none
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
 
 lint: install-dev ## run ruff, mypy and the import contracts
 	$(BIN)/python -m ruff check .

@@ -15,6 +15,20 @@ from streamer.config import KafkaConfig, RedisConfig
 from streamer.embedded import EmbeddedBroker, EmbeddedRedis
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves tests of a GPU out where there is none."""
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if needing and not _has_gpu():
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [item for item in items if item not in needing]
+
+
+def _has_gpu() -> bool:
+    import torch  # noqa: PLC0415 - the streamer's tests do without
+
+    return torch.cuda.is_available()
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaConfig]:
     """How to reach a running broker."""

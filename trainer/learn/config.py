@@ -110,7 +110,8 @@ class TrainingConfig(Section):
     num_threads: int = Field(1, ge=1, le=256, description="threads within one operation of one worker")
     grad_clip_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     amp: Amp = Field(
-        "auto", description="half precision; auto: bf16 or fp16, whichever the GPU has, and none on a CPU"
+        "auto",
+        description="half precision; auto: what the GPU has from a hidden_size of 256 on, none on a CPU",
     )
     freeze_layers: tuple[str, ...] = Field(
         (), description="modules that keep their weights, such as stem, lstm, lstm.0, head"

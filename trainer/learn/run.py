@@ -112,7 +112,7 @@ class Run:
         model.freeze(settings.training.freeze_layers)
         self._optimizer = build_optimizer(model, settings.optimizer)
         self._schedule = Schedule(self._optimizer, settings.scheduler)
-        self._precision = Precision(settings.training.amp, device)
+        self._precision = Precision(settings.training.amp, device, model.config.hidden_size)
         self._stopping = EarlyStopping(settings.early_stopping)
         self._metrics = TrainingMetrics(run_dir if self._group.writes else None)
         self._tensorboard = TensorBoardFiles(tensorboard_dir if self._group.writes else None)
@@ -134,7 +134,7 @@ class Run:
             num_slices=self._first_slices(),
             group=self._group,
             device=device,
-            sync=device.type == "cpu",
+            sync=device.type != "cuda",
         )
         self._position = Position(start_epoch + 1)
         self._tally = _Tally()

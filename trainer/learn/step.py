@@ -53,8 +53,8 @@ class Stepper:
 
     Args:
         workers: Replicas of the model.
-        sync: Look at each step whether it diverged. On a GPU that would wait for it: there a step that is not
-            finite changes nothing, nor does any after it, and `check` says so later.
+        sync: Look at each step whether it diverged. On a CUDA device that would wait for it: there a step that is
+            not finite changes nothing, nor does any after it, and `check` says so later.
     """
 
     def __init__(
@@ -169,7 +169,8 @@ class Stepper:
     def _apply(self, row_P: Tensor, num_windows: int, moving_B: Tensor) -> None:
         loss, gradient_P = row_P[0], row_P[1 : 1 + len(self._gradient_P)]
         self._gradient_P.copy_(gradient_P)
-        norm = self._precision.unscale(self._gradient_P, self._optimizer)
+        self._diverged |= ~torch.isfinite(loss)
+        norm = self._precision.unscale(self._gradient_P, self._optimizer, self._diverged)
         limit = self._config.grad_clip_norm
         scale = torch.clamp(limit / (norm + 1e-6), max=1.0)
         self._gradient_P.mul_(scale)

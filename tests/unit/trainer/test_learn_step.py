@@ -28,7 +28,7 @@ def _stepper(model, settings, *, num_slices=2, sync=True, amp="off"):
         Workers(model, 1, num_threads=1),
         loss=DefectLoss(settings.loss, num_good=7, num_defects=3),
         optimizer=build_optimizer(model, settings.optimizer),
-        precision=Precision(amp, CPU),
+        precision=Precision(amp, CPU, model.config.hidden_size),
         config=settings.training,
         num_slices=num_slices,
         group=Group(),
@@ -249,7 +249,7 @@ def test_half_precision_learns_as_full_precision_does(amp):
 
 
 def test_the_scale_of_fp16_is_part_of_the_state():
-    precision, other = Precision("fp16", CPU), Precision("fp16", CPU)
+    precision, other = Precision("fp16", CPU, 64), Precision("fp16", CPU, 64)
     precision.scaled(torch.ones(()))
     state = precision.state_dict() | {"scale": 8.0}
 
@@ -288,7 +288,24 @@ def test_a_gradient_that_no_scale_of_fp16_mends_stops_the_run():
 
 
 def test_auto_is_full_precision_on_a_cpu():
-    assert Precision("auto", CPU).amp == "off"
+    assert Precision("auto", CPU, 512).amp == "off"
+
+
+def test_after_a_loss_that_is_not_finite_no_step_of_fp16_moves_the_weights():
+    settings = make_settings()
+    model = make_model(settings)
+    stepper = _stepper(model, settings, amp="fp16", sync=False)
+    loss = stepper._loss
+    stepper.step([_batch()], 1, 0, 1)
+    moved = weights(model)
+    stepper._loss = lambda *args: loss(*args) + torch.inf  # its gradient is finite all the same
+    stepper.step([_batch()], 1, 1, 1)
+    stepper._loss = loss
+    stepper.step([_batch()], 1, 2, 1)
+
+    assert same(weights(model), moved)
+    with pytest.raises(TrainingDivergedError):
+        stepper.check()
 
 
 def test_slices_are_shared_evenly_by_processes():
