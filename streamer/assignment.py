@@ -84,6 +84,7 @@ class Assignment:
         self._was_reset: set[Partition] = set()
         self._retry_at = 0.0
         self._gone: dict[tuple[str, int], OffsetGoneError] = {}
+        self._passed: dict[Partition, int] = {}  # by retention; what lay before it is counted
         self._num_failures = 0
         self._failed_at: dict[Partition, int] = {}  # how far it had been read
         self._just_loaded: set[Partition] = set()  # in this turn
@@ -261,14 +262,14 @@ class Assignment:
         # Redis may have lost its last writes in a power cut: the smaller of the two is safe.
         known = [offset for offset in (position, committed) if offset is not None]
         offset = min(known, default=beginning)
-        if offset < beginning:
-            lost = beginning - offset
+        lost = beginning - max(offset, self._passed.get(partition, 0))
+        if lost > 0:
+            self._passed[partition] = beginning
             self._metrics.log_gaps.labels(partition.topic).inc(lost)
             log.error(
                 "retention passed us", partition=str(partition), records_lost=lost, go_on_from=beginning
             )
-            return beginning
-        return offset
+        return max(offset, beginning)
 
     def committed(self, partitions: set[Partition]) -> None:
         """Notes that a reset of these partitions is done: what they were read for is committed."""

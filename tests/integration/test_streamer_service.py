@@ -458,6 +458,7 @@ class ShorteningConsumer(GroupConsumer):
 
     gone: dict[tuple[str, int], int] | None = None
     beginnings: Mapping[Partition, int] = {}
+    num_failures = 0
 
     def poll(self) -> list[RecordBatch]:
         if self.gone:
@@ -467,6 +468,12 @@ class ShorteningConsumer(GroupConsumer):
 
     def beginning_offset(self, partition: Partition) -> int:
         return self.beginnings.get(partition, super().beginning_offset(partition))
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        if self.num_failures and partition in self.beginnings:
+            self.num_failures -= 1
+            raise BrokerUnavailableError("Kafka: gone for a moment")
+        super().seek(partition, offset)
 
 
 class ShortenedMember(Member):
@@ -514,12 +521,14 @@ def test_a_record_that_is_gone_and_was_only_to_be_known_again_is_no_loss(
     assert one.metrics.registry.get_sample_value("casting_streamer_log_gaps_total", topic) is None
 
 
-def test_what_retention_took_unread_is_counted_and_reading_goes_on_behind_it(
-    shortened: Shortened, plant: Plant
+@pytest.mark.parametrize("num_failures", [0, 2])
+def test_what_retention_took_unread_is_counted_once_and_reading_goes_on_behind_it(
+    shortened: Shortened, plant: Plant, num_failures: int
 ) -> None:
     one, partition = shortened.one, shortened.partition
     plant.feed([plant.reading("A", step) for step in range(3, 7)])
     shortened.consumer.gone, shortened.consumer.beginnings = {partition: 3}, {partition: 5}
+    shortened.consumer.num_failures = num_failures
     with capture_logs() as logs:
         one.consume(7)
     told = [each for each in logs if each["event"] == "retention passed us"]
