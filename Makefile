@@ -27,11 +27,11 @@ demo: install-demo ## run the whole loop here; RECORDING=dir CONFIG=dir JSON=fil
 	@exec $(BIN)/python -m demo $(if $(RECORDING),--recording '$(RECORDING)') \
 	    $(if $(CONFIG),--config '$(CONFIG)') $(if $(JSON),--json '$(JSON)')
 
-test: lint ## run the checks and all tests but the slow ones
-	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+test: lint ## run the checks and all tests but the slow ones, on the CPU
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: install-dev ## run the slow tests
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 test-gpu: install-dev ## run the tests of a GPU; fails where there is none
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)

@@ -49,10 +49,8 @@ INTERVAL_S = 0.05
 # The default, but a hundredth of the run at most: what a batch takes is taken well before the first look.
 MAX_POLL_RECORDS = 20_000
 EARLY, LATE = 0.2, 1.0
-# Half the width of a look, in shares of the run: one sample says little.
-LOOK = 0.04
-# The members go on for as long behind the last record: what the last batches brought is swept.
-REST_S = 1.0
+# Half the width of a look, in shares of the run. Smaller: Redis is seen in too few of its teeth to find their floor.
+LOOK = 0.08
 MAX_GROWTH = 0.05
 PATIENCE_S = 3_600.0
 
@@ -147,7 +145,6 @@ def soak(num_readings: int, max_growth: float = MAX_GROWTH) -> dict[str, Any]:
         assignments = [_assignments(member) for member in group.members]
         group.go()
         samples, seconds = _watch(group, num_records)
-        busy = [each for each in samples if each.share < 1]
         counters = _counters(group)
         ends = end_offsets(kafka, [TOPIC])
         figures: dict[str, Any] = {
@@ -156,7 +153,7 @@ def soak(num_readings: int, max_growth: float = MAX_GROWTH) -> dict[str, Any]:
             "seconds": round(seconds, 1),
             "readings_per_s": round(campaign.num_readings / seconds),
             "members": [
-                _growth(*_looks([each.member_mb[k] for each in busy], busy, statistics.median))
+                _growth(*_two_looks([each.member_mb[k] for each in samples], samples, statistics.median))
                 for k in range(NUM_MEMBERS)
             ],
             "redis": _redis_memory([each.redis_mb for each in samples], samples),
@@ -186,11 +183,10 @@ def soak(num_readings: int, max_growth: float = MAX_GROWTH) -> dict[str, Any]:
 
 
 def _watch(group: Group, num_records: int) -> tuple[list[Sample], float]:
-    """Looks at memory until all records are consumed, and at rest; the seconds until they were."""
+    """Looks at memory until all records are consumed; the seconds that took."""
     samples: list[Sample] = []
     began, deadline = time.monotonic(), time.monotonic() + PATIENCE_S
-    ended: float | None = None
-    while ended is None or time.monotonic() < ended + REST_S:
+    while not samples or samples[-1].share < 1:
         for member in group.members:
             member.check()
         if time.monotonic() > deadline:
@@ -203,29 +199,27 @@ def _watch(group: Group, num_records: int) -> tuple[list[Sample], float]:
         used: Any = group.client.info("memory")
         rss = tuple(member.rss_mb() for member in group.members)
         samples.append(Sample(consumed / num_records, rss, used["used_memory"] / 2**20))
-        if ended is None and consumed >= num_records:
-            ended = time.monotonic()
-    return samples, ended - began
+    return samples, time.monotonic() - began
 
 
 def _redis_memory(megabytes: Sequence[float], samples: Sequence[Sample]) -> dict[str, float]:
     """What retention leaves: `used_memory` is a sawtooth, up with each batch and down with each sweep.
 
-    A median would say where in a tooth most of a look fell. What is never swept raises the floor too.
+    A median would say where in a tooth most of a look fell. What is swept late or never raises the floor too.
     """
-    early_peak, late_peak = _looks(megabytes, samples, max)
+    early_peak, late_peak = _two_looks(megabytes, samples, max)
     peaks = {"early_peak_mb": round(early_peak, 2), "late_peak_mb": round(late_peak, 2)}
-    return _growth(*_looks(megabytes, samples, min)) | peaks
+    return _growth(*_two_looks(megabytes, samples, min)) | peaks
 
 
 def _growth(early: float, late: float) -> dict[str, float]:
     return {"early_mb": round(early, 2), "late_mb": round(late, 2), "growth": round(late / early - 1, 4)}
 
 
-def _looks(
+def _two_looks(
     megabytes: Sequence[float], samples: Sequence[Sample], summary: Callable[[list[float]], float]
 ) -> tuple[float, float]:
-    """Memory at 20 % and at the end: a summary of the samples near each, or the nearest sample."""
+    """Memory at 20 % and at the end: what a summary makes of the samples near each, or of the nearest one."""
     early, late = (_near(share, megabytes, samples) for share in (EARLY, LATE))
     return summary(early), summary(late)
 

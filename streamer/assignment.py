@@ -84,7 +84,7 @@ class Assignment:
         self._was_reset: set[Partition] = set()
         self._retry_at = 0.0
         self._gone: dict[tuple[str, int], OffsetGoneError] = {}
-        self._passed: dict[Partition, int] = {}  # by retention; what lay before it is counted
+        self._counted_to: dict[Partition, int] = {}  # what retention took before it
         self._num_failures = 0
         self._failed_at: dict[Partition, int] = {}  # how far it had been read
         self._just_loaded: set[Partition] = set()  # in this turn
@@ -262,9 +262,10 @@ class Assignment:
         # Redis may have lost its last writes in a power cut: the smaller of the two is safe.
         known = [offset for offset in (position, committed) if offset is not None]
         offset = min(known, default=beginning)
-        lost = beginning - max(offset, self._passed.get(partition, 0))
+        # What lies before the position is in Redis, committed or not.
+        lost = beginning - max(offset, position or 0, self._counted_to.get(partition, 0))
         if lost > 0:
-            self._passed[partition] = beginning
+            self._counted_to[partition] = beginning
             self._metrics.log_gaps.labels(partition.topic).inc(lost)
             log.error(
                 "retention passed us", partition=str(partition), records_lost=lost, go_on_from=beginning

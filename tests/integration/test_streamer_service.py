@@ -459,6 +459,7 @@ class ShorteningConsumer(GroupConsumer):
     gone: dict[tuple[str, int], int] | None = None
     beginnings: Mapping[Partition, int] = {}
     num_failures = 0
+    commits: Mapping[Partition, int] = {}
 
     def poll(self) -> list[RecordBatch]:
         if self.gone:
@@ -468,6 +469,9 @@ class ShorteningConsumer(GroupConsumer):
 
     def beginning_offset(self, partition: Partition) -> int:
         return self.beginnings.get(partition, super().beginning_offset(partition))
+
+    def committed(self, partition: Partition) -> int | None:
+        return self.commits.get(partition, super().committed(partition))
 
     def seek(self, partition: Partition, offset: int) -> None:
         if self.num_failures and partition in self.beginnings:
@@ -521,14 +525,15 @@ def test_a_record_that_is_gone_and_was_only_to_be_known_again_is_no_loss(
     assert one.metrics.registry.get_sample_value("casting_streamer_log_gaps_total", topic) is None
 
 
-@pytest.mark.parametrize("num_failures", [0, 2])
+@pytest.mark.parametrize(("num_failures", "committed"), [(0, 3), (2, 3), (0, 1)])
 def test_what_retention_took_unread_is_counted_once_and_reading_goes_on_behind_it(
-    shortened: Shortened, plant: Plant, num_failures: int
+    shortened: Shortened, plant: Plant, num_failures: int, committed: int
 ) -> None:
+    """It is what lies behind the position: that Redis has the records before it is so without a commit, too."""
     one, partition = shortened.one, shortened.partition
     plant.feed([plant.reading("A", step) for step in range(3, 7)])
     shortened.consumer.gone, shortened.consumer.beginnings = {partition: 3}, {partition: 5}
-    shortened.consumer.num_failures = num_failures
+    shortened.consumer.num_failures, shortened.consumer.commits = num_failures, {partition: committed}
     with capture_logs() as logs:
         one.consume(7)
     told = [each for each in logs if each["event"] == "retention passed us"]

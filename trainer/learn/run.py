@@ -392,6 +392,8 @@ class Run:
         """What made it inexact once is told to the end: the bits do not come back."""
         now = machine.arithmetic(self._device, self._settings.training.num_threads)
         self._inexact = before + differing_fields(found, now)
+        if self._device.type != "cpu":
+            self._inexact.append("only a CPU adds up in the same order again")
         if not self._train_feed.is_exact:
             self._inexact.append("an iterable loader has no positions: its epoch begins anew")
         self._inexact = list(dict.fromkeys(self._inexact))

@@ -169,7 +169,7 @@ class Stepper:
     def _apply(self, row_P: Tensor, num_windows: int, moving_B: Tensor) -> None:
         loss, gradient_P = row_P[0], row_P[1 : 1 + len(self._gradient_P)]
         self._gradient_P.copy_(gradient_P)
-        self._diverged |= ~torch.isfinite(loss)
+        self._diverged |= ~torch.isfinite(loss)  # before the scale of fp16 comes off, which has to know
         norm = self._precision.unscale(self._gradient_P, self._optimizer, self._diverged)
         limit = self._config.grad_clip_norm
         scale = torch.clamp(limit / (norm + 1e-6), max=1.0)
