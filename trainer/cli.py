@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from streamer import process
 from streamer.logs import configure_logging
@@ -168,7 +168,7 @@ def _entry(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
-    table = Table(show_header=False, box=None)
+    table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None)
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _shown(value))
     Console().print(table)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from streamer.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption, read_settings
 from streamer.errors import ConfigError
@@ -42,7 +42,7 @@ def holds(
     if as_json:
         typer.echo(json.dumps(holders))
         return
-    table = Table("holder", "casts", box=None)
+    table = Table(Column("holder", overflow="fold"), "casts", box=None)
     for holder, num_casts in holders.items():
         table.add_row(holder, f"{num_casts:,}")
     Console().print(table)

@@ -58,10 +58,12 @@ def status(
         typer.echo(json.dumps(report))
         return
     table = Table(show_header=False, box=None)
-    stopped = report.pop("stopped")
+    stopped, digest = report.pop("stopped"), report.pop("content_hash", None)
     for name, value in report.items():
         table.add_row(name.replace("_", " "), _words(value))
     Console().print(table)
+    if digest:  # in one piece: it is there to be compared
+        Console().print(f" content hash {digest}", highlight=False, soft_wrap=True)
     for partition, stop in stopped.items():
         line = f"{partition} is stopped at offset {stop['offset']:,}: {stop['why']}; mend that, then {stop['resume']}"
         Console().print(line, markup=False, highlight=False, soft_wrap=True)

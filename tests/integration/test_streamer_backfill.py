@@ -359,7 +359,11 @@ def again_config(config: Path, settings: StreamerSettings) -> Path:
 
 
 def test_the_backfill_command_says_what_it_did(
-    live: StreamerSettings, client: Client, config: Path, capsys: pytest.CaptureFixture[str]
+    live: StreamerSettings,
+    client: Client,
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     again = into(live, "again")
     stretch = {"begin": "2025-11-22T07:00:00Z", "end": str(ms(1000))}
@@ -379,6 +383,9 @@ def test_the_backfill_command_says_what_it_did(
     }
     status(again_config(config, again), as_json=True, with_hash=True)
     assert printed(capsys)["content_hash"] == digest(client, again)
+    monkeypatch.setenv("COLUMNS", "60")  # narrower than a hash
+    status(again_config(config, again), with_hash=True)
+    assert f"content hash {digest(client, again)}\n" in capsys.readouterr().out
     other = again.model_copy(update={"data": again.data.model_copy(update={"period_ms": 500})})
     with pytest.raises(RefusedError, match="period_ms: it has 1000, the configuration says 500"):
         status(again_config(config, other), with_hash=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from streamer.config import SensorConfig, WindowsConfig
-from trainer.cli import _shown
+from trainer.cli import _print_facts, _shown
 from trainer.release import DatasetInfo, Manifest, Registry, RegistryConfig, write_artifact
 
 TIME = ["2026-11-22", "10:00"]
@@ -29,6 +29,17 @@ sys.exit(f"imported for a help text: {loaded}" if loaded else 0)
 def trainer(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from trainer.cli import main; main()", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+def test_a_long_path_is_folded_and_not_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    folder = "/var/lib/castloop/" + "registry" * 10
+
+    _print_facts({"version": 3, "folder": folder})
+
+    assert folder in "".join(capsys.readouterr().out.split())
 
 
 def test_help_of_every_command_imports_nothing_that_takes_seconds() -> None:
