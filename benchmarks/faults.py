@@ -23,8 +23,8 @@ from benchmarks.labelled import Parts
 from benchmarks.recordings import BASELINES, from_least, train
 from streamer.errors import CastingError
 from streamer.settings import load_settings
-from trainer.learn.baselines import LabelledPart, score_baselines
 from trainer.learn.config import ModelSettings
+from trainer.learn.scores.baselines import LabelledPart, score_baselines
 
 SEEDS = (0, 1, 2)
 NUM_WINDOWS = 800

@@ -20,9 +20,9 @@ from streamer.plant.simulator import Simulator, SimulatorConfig
 from streamer.schema import Label
 from streamer.timeline import Grid
 from streamer.windows import Address, Verdict, valid_steps, windows_between
-from trainer.config import DatasetConfig
+from trainer.data.config import DatasetConfig
 from trainer.data.split import require_classes, split_by_time
-from trainer.learn.baselines import LabelledPart
+from trainer.learn.scores.baselines import LabelledPart
 
 WINDOW_STEPS = 300
 # What comes later is not in a window: allowed lateness of configs/streamer.yaml.

@@ -23,12 +23,12 @@ from benchmarks.labelled import Parts, recorded, simulated, split
 from streamer.errors import CastingError
 from streamer.settings import load_settings
 from trainer.errors import NotEnoughDataError
-from trainer.learn.baselines import LabelledPart, score_baselines
 from trainer.learn.config import ModelSettings
-from trainer.learn.evaluate import Scores, best_threshold, evaluate, predict
-from trainer.learn.loader import WindowLoader
+from trainer.learn.engine.loader import WindowLoader
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.model import build_model
+from trainer.learn.model.network import build_model
+from trainer.learn.scores.baselines import LabelledPart, score_baselines
+from trainer.learn.scores.evaluate import Scores, best_threshold, evaluate, predict
 
 SIMULATOR = "simulator"
 NUM_CASTS = 1000

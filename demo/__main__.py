@@ -24,8 +24,8 @@ from streamer.kafka import TopicReader
 from streamer.plant.recording import Recording
 from streamer.process import StoppedError, StopRequest
 from streamer.process import main as run_command_line
-from trainer.release.cloudevent import from_record
-from trainer.release.events import EVENT_PREFIX
+from trainer.release.client.cloudevent import from_record
+from trainer.release.publish.events import EVENT_PREFIX
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "demo"
 TICK_S = 0.25

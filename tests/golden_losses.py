@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from streamer.plant.simulator import Simulator, SimulatorConfig
-from trainer.learn import machine
 from trainer.learn.config import ArchitectureConfig, ModelSettings, TrainingConfig
-from trainer.learn.loader import WindowLoader
+from trainer.learn.engine.arithmetic import arithmetic
+from trainer.learn.engine.loader import WindowLoader
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.model import build_model
+from trainer.learn.model.network import build_model
 
 FOLDER = Path(__file__).parent / "assets" / "losses"
 WINDOW_STEPS, NUM_WINDOWS, NUM_TRAINED = 300, 240, 160
@@ -31,7 +31,7 @@ CURVES = {
 
 def header() -> str:
     """What the bits depend on."""
-    found = machine.arithmetic(torch.device("cpu"), num_threads=1)
+    found = arithmetic(torch.device("cpu"), num_threads=1)
     return f"# cpu {found['cpu']}, {found['capability']}, torch {found['torch']}\n"
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from trainer.learn.config import ModelSettings
-from trainer.learn.loader import WindowLoader
-from trainer.learn.model import SteelDefectLSTM, build_model
+from trainer.learn.engine.loader import WindowLoader
+from trainer.learn.model.network import SteelDefectLSTM, build_model
 
 
 def windows(num: int, seed: int, *, steps: int = 24, level: float = 0.0) -> tuple[Any, Any, Any]:

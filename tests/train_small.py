@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from small_training import loaders, model, settings, weights
 
-from trainer.learn.distributed import joined
+from trainer.learn.engine.distributed import joined
 from trainer.learn.lstm_trainer import LSTMTrainer
 
 

@@ -23,10 +23,11 @@ from streamer.http import Health
 from streamer.kafka import Producer
 from streamer.process import StopRequest
 from streamer.store.reading import WindowReader
-from trainer.config import TrainerSettings, TriggersConfig
-from trainer.cycle import CycleRunner
+from trainer.config import TrainerSettings
+from trainer.cycle.journal import CycleJournal
+from trainer.cycle.runner import CycleRunner
 from trainer.daemon import TrainerDaemon
-from trainer.journal import CycleJournal
+from trainer.gate.config import GateConfig
 from trainer.learn.config import (
     ArchitectureConfig,
     EarlyStoppingConfig,
@@ -34,9 +35,10 @@ from trainer.learn.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from trainer.learn.training_metrics import EpochResult
+from trainer.learn.report.training_metrics import EpochResult
 from trainer.metrics import TrainerMetrics
-from trainer.release import GateConfig, Publisher, Registry, RegistryConfig
+from trainer.release import Publisher, Registry, RegistryConfig
+from trainer.triggers import TriggersConfig
 
 MODEL = ModelSettings(
     architecture=ArchitectureConfig(num_layers=1, hidden_size=8, head_hidden_dims=(8,), dropout=0.0),

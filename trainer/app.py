@@ -17,15 +17,15 @@ from streamer.store.keys import Keys
 from streamer.store.namespace import read_namespace, read_spec
 from streamer.store.reading import WindowReader
 from trainer.config import TrainerSettings
-from trainer.cycle import CycleResult, CycleRunner
+from trainer.cycle.runner import CycleResult, CycleRunner
 from trainer.daemon import TrainerDaemon
 from trainer.errors import NotEnoughDataError
 from trainer.learn.config import ModelSettings
-from trainer.learn.tensorboard import require_tensorboard
-from trainer.learn.training_metrics import EpochResult
+from trainer.learn.report.tensorboard import require_tensorboard
+from trainer.learn.report.training_metrics import EpochResult
 from trainer.metrics import TrainerMetrics
-from trainer.release.publisher import Publisher, release_topics
-from trainer.release.registry import Registry
+from trainer.release.publish.publisher import Publisher, release_topics
+from trainer.release.registry.versions import Registry
 
 log = structlog.get_logger()
 

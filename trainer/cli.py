@@ -53,7 +53,7 @@ def once(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
     stop = StopRequest()
     stop.install()
     from trainer.app import run_cycle_once  # noqa: PLC0415 - torch takes seconds to import
-    from trainer.cycle import CycleStoppedError  # noqa: PLC0415 - the same
+    from trainer.cycle.runner import CycleStoppedError  # noqa: PLC0415 - the same
 
     try:
         result = run_cycle_once(settings, model_settings, stop)

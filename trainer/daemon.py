@@ -12,9 +12,10 @@ from streamer.errors import UnavailableError
 from streamer.http import Health
 from streamer.process import StopRequest
 from streamer.store.reading import WindowReader
-from trainer.baseline_gap import warn_if_behind
 from trainer.config import TrainerSettings
-from trainer.cycle import CycleResult, CycleRunner, CycleStoppedError
+from trainer.cycle.baseline_gap import warn_if_behind
+from trainer.cycle.journal import CurrentCycle, CycleJournal
+from trainer.cycle.runner import CycleResult, CycleRunner, CycleStoppedError
 from trainer.data.dataset import Dataset, Selection, freeze, keep, let_go, load
 from trainer.errors import (
     CheckpointError,
@@ -23,10 +24,9 @@ from trainer.errors import (
     NotEnoughDataError,
     TrainingDivergedError,
 )
-from trainer.journal import CurrentCycle, CycleJournal
 from trainer.metrics import TrainerMetrics
-from trainer.release.publisher import Publisher
-from trainer.release.registry import Registry
+from trainer.release.publish.publisher import Publisher
+from trainer.release.registry.versions import Registry
 from trainer.triggers import Trigger, due
 
 log = structlog.get_logger()

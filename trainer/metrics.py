@@ -6,8 +6,8 @@ import math
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from trainer.cycle import CycleResult
-from trainer.learn.training_metrics import EpochResult
+from trainer.cycle.runner import CycleResult
+from trainer.learn.report.training_metrics import EpochResult
 
 
 class TrainerMetrics:

@@ -17,7 +17,7 @@ from benchmarks.plant import window_defects, window_values
 from benchmarks.train.peers.plain_model import PlainLSTM
 from streamer.plant.simulator import Simulator, SimulatorConfig
 from trainer.learn.config import LossConfig
-from trainer.learn.loader import WindowLoader
+from trainer.learn.engine.loader import WindowLoader
 
 # The shortest cast of the simulator has 900 steps.
 MIN_WINDOWS_A_CAST = 3

@@ -18,11 +18,11 @@ from trainer.learn.config import (
     SchedulerConfig,
     TrainingConfig,
 )
-from trainer.learn.evaluate import predict
-from trainer.learn.loader import WindowLoader
+from trainer.learn.engine.loader import WindowLoader
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.model import SteelDefectLSTM, build_model
-from trainer.learn.training_metrics import EpochResult
+from trainer.learn.model.network import SteelDefectLSTM, build_model
+from trainer.learn.report.training_metrics import EpochResult
+from trainer.learn.scores.evaluate import predict
 
 # Larger than any value: the peers do not clip their inputs.
 NO_CLIP = 1e6

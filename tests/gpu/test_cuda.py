@@ -17,17 +17,17 @@ import torch
 from small_training import loaders, model, same, settings, weights, windows
 
 from trainer.errors import TrainingDivergedError, TrainingSetupError
-from trainer.learn.batch import Batch
 from trainer.learn.device import find_device
-from trainer.learn.distributed import Group
-from trainer.learn.loader import WindowLoader
-from trainer.learn.loss import DefectLoss
+from trainer.learn.engine.batch import Batch
+from trainer.learn.engine.distributed import Group
+from trainer.learn.engine.loader import WindowLoader
+from trainer.learn.engine.loss import DefectLoss
+from trainer.learn.engine.optim import build_optimizer
+from trainer.learn.engine.precision import Precision, resolve
+from trainer.learn.engine.step import Stepper
+from trainer.learn.engine.workers import Workers
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.optim import build_optimizer
-from trainer.learn.precision import Precision, resolve
-from trainer.learn.step import Stepper
-from trainer.learn.training_metrics import TrainingResult
-from trainer.learn.workers import Workers
+from trainer.learn.report.training_metrics import TrainingResult
 
 pytestmark = [
     pytest.mark.gpu,
@@ -282,7 +282,7 @@ import sys, torch
 sys.path.insert(0, {tests!r})
 import torch.distributed as dist
 from small_training import loaders, model, settings, weights
-from trainer.learn.distributed import joined
+from trainer.learn.engine.distributed import joined
 from trainer.learn.lstm_trainer import LSTMTrainer
 
 with joined() as group:

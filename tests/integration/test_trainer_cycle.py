@@ -16,11 +16,11 @@ from streamer.errors import ConfigError
 from streamer.kafka import ensure_topics
 from streamer.schema import Label
 from trainer.config import TrainerSettings
-from trainer.cycle import CycleResult
+from trainer.cycle.runner import CycleResult
 from trainer.learn.config import EarlyStoppingConfig, ModelSettings
-from trainer.learn.model import build_model
+from trainer.learn.model.network import build_model
 from trainer.release import release_topics
-from trainer.release.events import model_event
+from trainer.release.publish.events import model_event
 
 
 @pytest.fixture

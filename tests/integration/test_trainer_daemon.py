@@ -21,12 +21,12 @@ from streamer.records import Record
 from streamer.schema import Label
 from streamer.store.reading import WindowReader
 from streamer.windows import Address
-from trainer import baseline_gap
 from trainer.config import TrainerSettings
+from trainer.cycle import baseline_gap
+from trainer.cycle.journal import CycleJournal
 from trainer.errors import NotEnoughDataError
-from trainer.journal import CycleJournal
 from trainer.learn.config import ModelSettings, OptimizerConfig
-from trainer.learn.training_metrics import EpochResult
+from trainer.learn.report.training_metrics import EpochResult
 from trainer.release import (
     DatasetInfo,
     Manifest,

@@ -25,8 +25,8 @@ from streamer.kafka import ensure_topics
 from streamer.process import StopRequest
 from trainer.app import run_cycle_once
 from trainer.config import TrainerSettings
+from trainer.cycle.journal import CycleJournal
 from trainer.errors import NotEnoughDataError
-from trainer.journal import CycleJournal
 from trainer.learn.config import EarlyStoppingConfig, ModelSettings
 from trainer.release import ModelSubscriber, Registry, release_topics
 

@@ -30,7 +30,7 @@ from streamer.settings import ENV_PREFIX, SECTIONS, load_settings
 from streamer.store.counts import RECORDS, STEPS
 from trainer.config import TrainerSettings
 from trainer.learn.config import ArchitectureConfig, ModelSettings
-from trainer.learn.model import build_model
+from trainer.learn.model.network import build_model
 from trainer.metrics import TrainerMetrics
 from trainer.release import DatasetInfo, Manifest, Publisher, release_topics, write_artifact
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import faults
-from trainer.learn.baselines import score_baselines
+from trainer.learn.scores.baselines import score_baselines
 
 FAST = """
 architecture: {preset: lightweight, hidden_size: 4, stem_stride: 10}

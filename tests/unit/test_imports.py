@@ -33,8 +33,8 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     "code",
     [
         EVERY_STREAMER_MODULE,
-        "import streamer, trainer.release.subscriber",
-        "import trainer.release.artifact",
+        "import streamer, trainer.release.client.subscriber",
+        "import trainer.release.client.artifact",
         "import trainer.config",
         "import streamer.cli",
         "import trainer.cli",
@@ -46,4 +46,4 @@ def test_needs_neither_torch_nor_sklearn_nor_scipy(code: str) -> None:
 
 
 def test_training_needs_torch_so_the_check_can_fail() -> None:
-    assert "No module named 'torch'" in run("import trainer.learn.model").stderr
+    assert "No module named 'torch'" in run("import trainer.learn.model.network").stderr

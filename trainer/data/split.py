@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from trainer.config import DatasetConfig
+from trainer.data.config import DatasetConfig
 from trainer.errors import NotEnoughDataError
 
 IntArray = npt.NDArray[np.int64]

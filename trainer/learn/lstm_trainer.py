@@ -13,19 +13,19 @@ from typing import Any
 import torch
 
 from trainer.errors import CheckpointError
-from trainer.learn.checkpoint import load_checkpoint, save_checkpoint
 from trainer.learn.config import ModelSettings
 from trainer.learn.device import find_device, prepare_thread
-from trainer.learn.feed import feed_of
-from trainer.learn.loader import BatchLoader
-from trainer.learn.loss import DefectLoss
-from trainer.learn.model import SteelDefectLSTM
-from trainer.learn.provenance import check_architecture
-from trainer.learn.random_state import left_as_it_was, seed_epoch
-from trainer.learn.run import Run
-from trainer.learn.training_metrics import EpochResult, TrainingResult
-from trainer.learn.validation import Validation, validate
-from trainer.learn.workers import Workers
+from trainer.learn.engine.checkpoint import load_checkpoint, save_checkpoint
+from trainer.learn.engine.compatibility import check_architecture
+from trainer.learn.engine.feed import feed_of
+from trainer.learn.engine.loader import BatchLoader
+from trainer.learn.engine.loss import DefectLoss
+from trainer.learn.engine.random_state import left_as_it_was, seed_epoch
+from trainer.learn.engine.run import Run
+from trainer.learn.engine.validation_pass import Validation, validate
+from trainer.learn.engine.workers import Workers
+from trainer.learn.model.network import SteelDefectLSTM
+from trainer.learn.report.training_metrics import EpochResult, TrainingResult
 
 __all__ = ["LSTMTrainer", "TrainingResult"]
 

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from trainer.errors import ArtifactError, ModelInputError
 from trainer.learn.config import ArchitectureConfig
-from trainer.learn.evaluate import predict
-from trainer.learn.model import SteelDefectLSTM
-from trainer.release.artifact import Artifact, Manifest
+from trainer.learn.model.network import SteelDefectLSTM
+from trainer.learn.scores.evaluate import predict
+from trainer.release.client.artifact import Artifact, Manifest
 
 
 class Scorer:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from trainer.cycle import MS_A_DAY, recency_weights
+from trainer.cycle.runner import MS_A_DAY, recency_weights
 
 
 def test_a_window_a_half_life_older_counts_half_and_the_mean_is_one():

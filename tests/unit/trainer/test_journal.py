@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from streamer.config import DataConfig, SensorConfig, WindowsConfig
-from trainer.config import DatasetConfig
+from trainer.cycle.journal import CycleJournal, LastCycle
+from trainer.data.config import DatasetConfig
 from trainer.data.dataset import DatasetManifest
 from trainer.errors import RegistryError
-from trainer.journal import CycleJournal, LastCycle
 
 AT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 CONFIG = DatasetConfig(train_share=0.5)

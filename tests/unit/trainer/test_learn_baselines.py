@@ -7,9 +7,9 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from trainer.errors import ModelInputError, NotEnoughDataError
-from trainer.learn import baselines
-from trainer.learn.baselines import LabelledPart, fit_baselines, score_baselines
-from trainer.learn.evaluate import evaluate
+from trainer.learn.scores import baselines
+from trainer.learn.scores.baselines import LabelledPart, fit_baselines, score_baselines
+from trainer.learn.scores.evaluate import evaluate
 
 NAMES = ["logistic_regression", "hist_gradient_boosting"]
 

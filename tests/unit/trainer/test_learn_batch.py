@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainer.errors import ModelInputError
-from trainer.learn.batch import Batch
+from trainer.learn.engine.batch import Batch
 
 X, MASK, Y, WEIGHT = torch.zeros(3, 4, 2), torch.ones(3, 4, dtype=torch.bool), torch.ones(3), torch.ones(3)
 

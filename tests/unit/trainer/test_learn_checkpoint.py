@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from trainer.errors import CheckpointError
-from trainer.learn.checkpoint import ModelCheckpoint, load_checkpoint, save_checkpoint
 from trainer.learn.config import CheckpointConfig
-from trainer.learn.early_stopping import EarlyStopping
+from trainer.learn.engine.checkpoint import ModelCheckpoint, load_checkpoint, save_checkpoint
+from trainer.learn.engine.early_stopping import EarlyStopping
 
 
 def test_a_checkpoint_comes_back_and_leaves_no_other_file(tmp_path):

@@ -5,14 +5,14 @@ import sys
 
 KEEPS = """
 import torch
-from trainer.learn import machine
+from trainer.learn.report import memory
 from trainer.learn.device import prepare_thread
 prepare_thread(1)
-before = machine.rss_mb()
+before = memory.rss_mb()
 blocks = [torch.ones(2**21) for _ in range(32)]  # 8 MiB each
-full = machine.rss_mb()
+full = memory.rss_mb()
 del blocks
-print(round(full - before), round(machine.rss_mb() - before))
+print(round(full - before), round(memory.rss_mb() - before))
 """
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.learn.distributed import backend_for
+from trainer.learn.engine.distributed import backend_for
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from trainer.learn.dropout import SeededDropout
+from trainer.learn.model.dropout import SeededDropout
 
 
 def _dropout(p=0.3, seed=None):

@@ -7,9 +7,9 @@ import pytest
 from torch import nn
 
 from trainer.errors import TrainingDivergedError
-from trainer.learn.checkpoint import load_checkpoint, save_checkpoint
 from trainer.learn.config import EarlyStoppingConfig, Monitor
-from trainer.learn.early_stopping import EarlyStopping
+from trainer.learn.engine.checkpoint import load_checkpoint, save_checkpoint
+from trainer.learn.engine.early_stopping import EarlyStopping
 
 
 def _weight(model, value):

@@ -16,8 +16,8 @@ from sklearn.metrics import (
 
 from trainer.errors import ModelInputError, NotEnoughDataError
 from trainer.learn.config import ArchitectureConfig
-from trainer.learn.evaluate import best_threshold, evaluate, predict, probability_histogram
-from trainer.learn.model import build_model
+from trainer.learn.model.network import build_model
+from trainer.learn.scores.evaluate import best_threshold, evaluate, predict, probability_histogram
 
 
 def _noisy(num=300, seed=0):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from small_training import windows
 
-from trainer.learn.feed import feed_of
-from trainer.learn.loader import WindowLoader
+from trainer.learn.engine.feed import feed_of
+from trainer.learn.engine.loader import WindowLoader
 
 
 def test_windows_in_memory_and_a_list_of_their_batches_are_read_alike():

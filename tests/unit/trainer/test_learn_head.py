@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from trainer.learn.config import ArchitectureConfig
-from trainer.learn.dropout import SeededDropout
-from trainer.learn.head import BatchNorm, build_head
+from trainer.learn.model.dropout import SeededDropout
+from trainer.learn.model.head import BatchNorm, build_head
 
 
 def _kinds(**options):

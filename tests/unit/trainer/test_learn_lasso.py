@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.learn.lasso import LassoPath, fit_lasso
+from trainer.learn.model.lasso import LassoPath, fit_lasso
 
 
 def _task(num=300, columns=30, seed=0, *, strength=1.0):

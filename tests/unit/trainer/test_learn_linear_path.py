@@ -10,14 +10,14 @@ import torch
 from pydantic import ValidationError
 from small_training import loaders, model, same, settings, weights
 
-from trainer.learn import run
-from trainer.learn.baselines import LabelledPart, score_baselines
 from trainer.learn.config import ArchitectureConfig, EarlyStoppingConfig, ModelSettings
-from trainer.learn.evaluate import evaluate, predict
-from trainer.learn.linear_path import LinearPath
-from trainer.learn.loader import WindowLoader
+from trainer.learn.engine import run
+from trainer.learn.engine.loader import WindowLoader
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.model import build_model
+from trainer.learn.model.linear_path import LinearPath
+from trainer.learn.model.network import build_model
+from trainer.learn.scores.baselines import LabelledPart, score_baselines
+from trainer.learn.scores.evaluate import evaluate, predict
 
 
 def _rows(num=60, columns=4, seed=0):

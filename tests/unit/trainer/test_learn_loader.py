@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trainer.errors import ModelInputError, NotEnoughDataError
-from trainer.learn.loader import WindowLoader
+from trainer.learn.engine.loader import WindowLoader
 
 
 def _arrays(num=10):

@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from trainer.errors import ModelInputError, NotEnoughDataError
 from trainer.learn.config import LossConfig
-from trainer.learn.loss import DefectLoss
+from trainer.learn.engine.loss import DefectLoss
 
 HUGE = (-1e4, -88.0, -1.0, 0.0, 1.0, 88.0, 1e4)
 

@@ -10,11 +10,11 @@ from small_training import model as make_model
 from small_training import settings as make_settings
 
 from trainer.errors import CheckpointError, ModelInputError, NotEnoughDataError, TrainingDivergedError
-from trainer.learn.checkpoint import load_checkpoint
-from trainer.learn.evaluate import evaluate, predict
-from trainer.learn.loader import WindowLoader
+from trainer.learn.engine.checkpoint import load_checkpoint
+from trainer.learn.engine.loader import WindowLoader
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.model import build_model
+from trainer.learn.model.network import build_model
+from trainer.learn.scores.evaluate import evaluate, predict
 
 CPU = torch.device("cpu")
 

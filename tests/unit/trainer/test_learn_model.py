@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from streamer.errors import ConfigError
 from trainer.errors import ModelInputError
 from trainer.learn.config import PRESETS, ArchitectureConfig, DataProcessingConfig
-from trainer.learn.model import build_model
+from trainer.learn.model.network import build_model
 
 F = 3
 PLAIN = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.learn.normalisation import Normalisation, center, statistics_magnitude, window_statistics
+from trainer.learn.model.normalisation import Normalisation, center, statistics_magnitude, window_statistics
 
 METHODS = ["zscore", "robust", "quantile"]
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from streamer.errors import ConfigError
 from trainer.learn.config import OptimizerConfig
-from trainer.learn.optim import build_optimizer
+from trainer.learn.engine.optim import build_optimizer
 
 
 class _Layers(nn.Module):

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from trainer.learn.random_state import left_as_it_was, random_state, seed_epoch, set_random_state
+from trainer.learn.engine.random_state import left_as_it_was, random_state, seed_epoch, set_random_state
 
 
 def _draw():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.learn.readout import Attention, read_out, readout_size, uses_attention
+from trainer.learn.model.readout import Attention, read_out, readout_size, uses_attention
 
 READOUTS = ["last", "mean", "max", "mean_max", "attention", "mean_max_attention"]
 OUT = torch.tensor([[[0.1, -0.5], [0.4, -0.2], [0.9, 0.9]], [[-0.3, 0.2], [0.9, 0.9], [-0.7, 0.6]]])

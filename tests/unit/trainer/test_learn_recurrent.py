@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from trainer.learn.dropout import SeededDropout
-from trainer.learn.recurrent import build_layers, last_valid, run_layers, turned_rows
+from trainer.learn.model.dropout import SeededDropout
+from trainer.learn.model.recurrent import build_layers, last_valid, run_layers, turned_rows
 
 C, H = 4, 6
 LENGTHS = [9, 1, 5, 8]

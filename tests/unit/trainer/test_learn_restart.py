@@ -13,7 +13,7 @@ from small_training import settings as make_settings
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 from trainer.errors import CheckpointError
-from trainer.learn import machine
+from trainer.learn.engine import arithmetic as machine
 from trainer.learn.lstm_trainer import LSTMTrainer
 
 CPU = torch.device("cpu")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.learn.checkpoint import load_checkpoint, save_checkpoint
 from trainer.learn.config import OptimizerConfig, SchedulerConfig
-from trainer.learn.optim import build_optimizer
-from trainer.learn.schedule import Schedule
+from trainer.learn.engine.checkpoint import load_checkpoint, save_checkpoint
+from trainer.learn.engine.optim import build_optimizer
+from trainer.learn.engine.schedule import Schedule
 
 NAMES = get_args(SchedulerConfig.model_fields["name"].annotation)
 # Falls, stands still for long, falls again: both kinds of epoch for plateau.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.learn.stem import ConvStem
+from trainer.learn.model.stem import ConvStem
 
 
 @pytest.mark.parametrize(

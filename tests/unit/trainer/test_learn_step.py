@@ -10,14 +10,14 @@ from small_training import settings as make_settings
 
 from streamer.errors import ConfigError
 from trainer.errors import TrainingDivergedError, TrainingSetupError
-from trainer.learn.batch import Batch
-from trainer.learn.distributed import Group
-from trainer.learn.loss import DefectLoss
+from trainer.learn.engine.batch import Batch
+from trainer.learn.engine.distributed import Group
+from trainer.learn.engine.loss import DefectLoss
+from trainer.learn.engine.optim import build_optimizer
+from trainer.learn.engine.precision import Precision
+from trainer.learn.engine.step import CLIPPED_NORM, NORM, NUM_CLIPPED, SliceKey, Stepper
+from trainer.learn.engine.workers import Workers
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.optim import build_optimizer
-from trainer.learn.precision import Precision
-from trainer.learn.step import CLIPPED_NORM, NORM, NUM_CLIPPED, SliceKey, Stepper
-from trainer.learn.workers import Workers
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from trainer.config import ModelConfig, TrainerSettings
 from trainer.errors import CheckpointError, TrainingSetupError
 from trainer.learn.config import ModelSettings
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.release.config import RegistryConfig
+from trainer.release.registry.config import RegistryConfig
 
 CPU = torch.device("cpu")
 

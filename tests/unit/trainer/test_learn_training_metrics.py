@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from trainer.learn.training_metrics import EpochResult, TrainingMetrics
+from trainer.learn.report.training_metrics import EpochResult, TrainingMetrics
 
 
 def _epoch(number):

@@ -8,8 +8,8 @@ from small_training import loaders, same, weights
 from small_training import model as make_model
 from small_training import settings as make_settings
 
+from trainer.learn.engine.workers import SLOWDOWN, TRIAL_STEPS, WATCHED_STEPS, WorkerChoice, Workers
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.workers import SLOWDOWN, TRIAL_STEPS, WATCHED_STEPS, WorkerChoice, Workers
 
 CPU = torch.device("cpu")
 

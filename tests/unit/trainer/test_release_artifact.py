@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from streamer.config import SensorConfig, WindowsConfig
 from trainer.errors import ArtifactError
-from trainer.release.artifact import (
+from trainer.release.client.artifact import (
     MAX_HEADER_BYTES,
     METADATA_KEY,
     DatasetInfo,

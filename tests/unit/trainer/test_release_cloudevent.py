@@ -11,7 +11,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent as OracleEvent
 
 from streamer.errors import RecordError
-from trainer.release.cloudevent import CloudEvent, from_record, to_binary, to_structured
+from trainer.release.client.cloudevent import CloudEvent, from_record, to_binary, to_structured
 
 AT = datetime(2026, 11, 22, 10, 0, 0, 250_000, tzinfo=UTC)
 DATA = b"\x00\xff\x80 not UTF-8"

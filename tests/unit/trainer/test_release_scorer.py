@@ -12,7 +12,7 @@ import torch
 from streamer.config import SensorConfig, WindowsConfig
 from trainer.errors import ArtifactError, ModelInputError
 from trainer.learn.config import ArchitectureConfig
-from trainer.learn.model import SteelDefectLSTM, build_model
+from trainer.learn.model.network import SteelDefectLSTM, build_model
 from trainer.release import Artifact, DatasetInfo, Manifest, read_artifact, write_artifact
 from trainer.release.scorer import Scorer
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.config import DatasetConfig
+from trainer.data.config import DatasetConfig
 from trainer.data.split import Split, require_classes, split_by_time
 from trainer.errors import NotEnoughDataError
 

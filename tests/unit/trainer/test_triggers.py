@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.config import TriggersConfig
-from trainer.triggers import Trigger, due
+from trainer.triggers import Trigger, TriggersConfig, due
 
 CONFIG = TriggersConfig(new_labelled_windows=100, interval_s=3600)
 

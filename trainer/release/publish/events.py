@@ -1,0 +1,51 @@
+"""How a model and the decisions about it are told on Kafka.
+
+Two kinds of records leave the trainer: the model itself (binary mode, on the compacted topic) and one small
+event a decision (structured mode, on the log).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from trainer.release.client.artifact import CONTENT_TYPE, Manifest
+from trainer.release.client.cloudevent import CloudEvent
+from trainer.release.client.updates import MODEL_UPDATED, MODEL_VERSION
+from trainer.release.registry.event import ModelEvent
+
+EVENT_PREFIX = "io.castloop.model."
+
+
+def model_update(manifest: Manifest, data: bytes, *, ce_id: str, at: datetime, source: str) -> CloudEvent:
+    """The event that carries a model file."""
+    return CloudEvent(
+        id=ce_id,
+        source=source,
+        type=MODEL_UPDATED,
+        time=at,
+        subject=manifest.model_name,
+        datacontenttype=CONTENT_TYPE,
+        data=data,
+        extensions={MODEL_VERSION: str(manifest.version)},
+    )
+
+
+def model_event(event: ModelEvent, manifest: Manifest, *, source: str) -> CloudEvent:
+    """The event that tells of a decision."""
+    summary = manifest.model_dump(
+        mode="json",
+        include={
+            *("model_name", "version", "parent", "created_at", "dataset", "threshold"),
+            *("scores", "baselines", "baseline_gap"),
+        },
+    )
+    return CloudEvent(
+        id=event.ce_id,
+        source=source,
+        type=EVENT_PREFIX + event.kind,
+        time=event.at,
+        subject=manifest.model_name,
+        datacontenttype="application/json",
+        data={**summary, "reasons": list(event.reasons), "details": event.details},
+        extensions={MODEL_VERSION: str(manifest.version)},
+    )

@@ -1,0 +1,110 @@
+"""The decisions about one model on disk: the outbox, the log and the pointer to the champion.
+
+A decision is taken when its file is in the outbox: one rename. Log and pointer follow; `recover` completes
+what a kill left undone. So each decision is there with its `ce_id`, or it never was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainer import disk
+from trainer.errors import RegistryError
+from trainer.release.registry.event import ModelEvent
+
+
+class _Pointer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    version: int = Field(ge=1)
+    seq: int = Field(ge=1)
+
+
+class Journal:
+    """What happened, what is not yet published, and which version serves.
+
+    It does not lock: the registry does. Reading is safe beside one writer.
+
+    Args:
+        folder: Of one model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._outbox = folder / "outbox"
+        self._log = folder / "events.jsonl"
+        self._champion = folder / "champion.json"
+
+    def events(self) -> list[ModelEvent]:
+        """What happened, the oldest first."""
+        lines = enumerate(disk.read_lines(self._log), start=1)
+        parsed = ((disk.parse_json(line, f"{self._log}:{number}"), number) for number, line in lines)
+        return [_event(fields, f"{self._log}:{number}") for fields, number in parsed]
+
+    def outbox(self) -> list[ModelEvent]:
+        """What is not yet confirmed as published, in order."""
+        paths = sorted(self._outbox.glob("[0-9]*.json"))
+        return [_event(disk.read_json(path), str(path)) for path in paths]
+
+    def champion_version(self) -> int | None:
+        """The version that serves, None before the first promotion."""
+        pointer = self._read_pointer()
+        return None if pointer is None else pointer.version
+
+    def next_seq(self) -> int:
+        """The number of the next event."""
+        return max([event.seq for event in [*self.events(), *self.outbox()]], default=0) + 1
+
+    def put(self, event: ModelEvent) -> None:
+        """Puts an event into the outbox: from here on it has happened."""
+        disk.write_file(self._outbox_file(event), event.model_dump_json().encode())
+
+    def apply(self, event: ModelEvent) -> None:
+        """Brings log and pointer up to an event of the outbox; doing it twice changes nothing."""
+        if all(event.seq > logged.seq for logged in self.events()):
+            disk.append_line(self._log, event.model_dump_json())
+        pointer = self._read_pointer()
+        if event.kind == "promoted" and (pointer is None or event.seq > pointer.seq):
+            moved = _Pointer(version=event.version, seq=event.seq)
+            disk.write_file(self._champion, moved.model_dump_json().encode())
+
+    def drop(self, event: ModelEvent) -> None:
+        """Takes an event out of the outbox."""
+        disk.remove_file(self._outbox_file(event))
+
+    def recover(self, versions: Container[int]) -> None:
+        """Completes what a kill left undone.
+
+        Args:
+            versions: Those whose files are complete; an event of another one never happened.
+        """
+        for folder in (self._folder, self._outbox):
+            disk.make_folder(folder)
+            disk.remove_temporary(folder)
+        for event in self.outbox():
+            if event.version in versions:
+                self.apply(event)
+            else:
+                self.drop(event)
+
+    def _read_pointer(self) -> _Pointer | None:
+        if not self._champion.exists():
+            return None
+        try:
+            return _Pointer.model_validate(disk.read_json(self._champion))
+        except ValidationError as exc:
+            raise RegistryError(f"{self._champion}: it names no version: {exc}") from exc
+
+    def _outbox_file(self, event: ModelEvent) -> Path:
+        return self._outbox / f"{event.seq:010d}.json"
+
+
+def _event(fields: dict[str, Any], where: str) -> ModelEvent:
+    try:
+        return ModelEvent.model_validate(fields)
+    except ValidationError as exc:
+        raise RegistryError(f"{where}: not an event: {exc}") from exc
