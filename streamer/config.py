@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from streamer.settings import PlacedError, Section, Settings
+from streamer.settings import ConfigPath, PlacedError, Section, Settings
 from streamer.sources import LabelSourceConfig, SourceConfig, Topic, faults_of_sources
 
 _SERVER = re.compile(r"\s*([A-Za-z_]+://)?(\[[0-9A-Fa-f:.]+\]|[^\s:;\[\]]+)(:[0-9]{1,5})?\s*")
@@ -25,10 +24,12 @@ class KafkaConfig(Section):
 
     bootstrap_servers: Annotated[str, AfterValidator(_servers)] = "127.0.0.1:9092"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ssl_cafile: Path | None = None
+    ssl_cafile: ConfigPath | None = None
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     username: str | None = None
-    password_file: Path | None = Field(None, description="a file that holds the password and nothing else")
+    password_file: ConfigPath | None = Field(
+        None, description="a file that holds the password and nothing else"
+    )
     request_timeout_ms: int = Field(10_000, ge=1_000, le=300_000)
 
     @model_validator(mode="after")
@@ -66,7 +67,9 @@ class RedisConfig(Section):
 
     url: str = Field("redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://")
     username: str | None = None
-    password_file: Path | None = Field(None, description="a file that holds the password and nothing else")
+    password_file: ConfigPath | None = Field(
+        None, description="a file that holds the password and nothing else"
+    )
     namespace: str = Field("casting", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     timeout_s: float = Field(5.0, gt=0, le=60)
 

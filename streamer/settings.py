@@ -11,11 +11,12 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -35,7 +36,7 @@ SECTIONS = frozenset(
     [
         *("kafka", "topics", "redis", "retention", "data", "event_time", "windows", "consumer", "breaker"),
         *("sources", "label_source", "http", "logging"),
-        *("dataset", "triggers", "gate", "registry", "model"),
+        *("dataset", "triggers", "cycle", "gate", "registry", "model"),
         *(
             "architecture",
             "training",
@@ -51,6 +52,18 @@ SECTIONS = frozenset(
 
 Loc = tuple[int | str, ...]
 SettingsT = TypeVar("SettingsT", bound="Settings")
+
+# Of the file that is being read; None: a section is made by a program, and its paths are what they say.
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+
+
+def _beside_the_file(path: Path) -> Path:
+    folder = _folder.get()
+    return path if folder is None else folder / path
+
+
+# A relative path means one thing wherever a service is started: it goes from the folder of the file that is read.
+ConfigPath = Annotated[Path, AfterValidator(_beside_the_file)]
 
 
 class PlacedError(ValueError):
@@ -97,6 +110,8 @@ class Settings(BaseSettings):
 def load_settings(settings_cls: type[SettingsT], path: Path) -> SettingsT:
     """Reads and checks one configuration file, the environment on top.
 
+    Relative paths, wherever they are given, go from the folder of the file.
+
     Args:
         settings_cls: The root model.
         path: A YAML file.
@@ -107,6 +122,7 @@ def load_settings(settings_cls: type[SettingsT], path: Path) -> SettingsT:
     """
     tree, lines, faults = _read_yaml(path)
     faults += [f"environment: {name}: {hint}" for name, hint in _unknown_variables()]
+    token = _folder.set(path.resolve().parent)
     try:
         settings = settings_cls(**tree)
     except SettingsError as exc:
@@ -121,6 +137,8 @@ def load_settings(settings_cls: type[SettingsT], path: Path) -> SettingsT:
             if error["type"] == "extra_forbidden":
                 message = _no_such_key(settings_cls, error["loc"])
             faults.append(_fault(path, lines, from_env, error["loc"], message))
+    finally:
+        _folder.reset(token)
     if faults:
         raise ConfigError("\n".join(faults))
     return settings

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from streamer.config import HttpConfig, KafkaConfig, LoggingConfig, RedisConfig, TopicsConfig
-from streamer.settings import Section, Settings, load_settings
+from streamer.settings import ConfigPath, Section, Settings, load_settings
 from trainer.data.config import DatasetConfig
 from trainer.gate.config import GateConfig
 from trainer.learn.config import ModelSettings
@@ -18,9 +18,9 @@ from trainer.triggers import TriggersConfig
 class ModelConfig(Section):
     """Where the model and its training are configured."""
 
-    config: Path = Field(Path("model_config.yaml"), description="relative to this file")
+    config: ConfigPath = Field(Path("model_config.yaml"), description="relative to this file")
     # A folder a cycle grows in it; nothing is ever removed.
-    tensorboard_dir: Path | None = Field(
+    tensorboard_dir: ConfigPath | None = Field(
         None, description="gets the curves of every cycle, needs castloop[tensorboard]; null: none"
     )
 
@@ -47,4 +47,4 @@ def load_trainer_settings(path: Path) -> tuple[TrainerSettings, ModelSettings]:
         ConfigError: With all faults of the first file that has some.
     """
     settings = load_settings(TrainerSettings, path)
-    return settings, load_settings(ModelSettings, path.parent / settings.model.config)
+    return settings, load_settings(ModelSettings, settings.model.config)

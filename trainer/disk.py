@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from trainer.errors import RegistryError
+from trainer.errors import DiskUnavailableError, RegistryError, RegistryLockedError
 
 # What bears this prefix was never finished, or is being removed: readers pass over it.
 TEMPORARY = ".tmp-"
+# Of one write of a probe: bounds memory.
+PROBE_BYTES = 1024 * 1024
+# Read at once from the end of a file, to find its last line.
+BLOCK_BYTES = 64 * 1024
 
 
 @contextmanager
 def map_disk_errors(action: str, path: Path) -> Iterator[None]:
-    """Translates errors of the operating system; the message names what was done to which path."""
+    """Translates errors of the operating system; the message names what was done to which path.
+
+    Raises:
+        DiskUnavailableError: Whatever it was: it may be mended, and the same call succeed, while we wait.
+    """
     try:
         yield
     except OSError as exc:
-        raise RegistryError(f"{path}: {action} failed: {exc.strerror or exc}") from exc
+        raise DiskUnavailableError(f"{path}: {action} failed: {exc.strerror or exc}") from exc
 
 
 def write_synced(path: Path, *parts: bytes | memoryview) -> None:
@@ -100,16 +109,62 @@ def remove_temporary(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def require_room(folder: Path, num_bytes: int) -> None:
+    """Writes and removes a file of so many bytes: whether they fit is known before hours of work, not after.
+
+    Raises:
+        DiskUnavailableError: They do not fit, or the folder cannot be written.
+    """
+    path = folder / f"{TEMPORARY}room"
+    with map_disk_errors(f"making sure of {num_bytes:,} bytes", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            write_synced(path, *itertools.repeat(bytes(PROBE_BYTES), -(-num_bytes // PROBE_BYTES)))
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def append_line(path: Path, line: str) -> None:
     """Appends one line; a torn line that an earlier kill left at the end is cut off first."""
     with map_disk_errors("appending", path), path.open("a+b") as file:
-        file.seek(0)
-        whole = file.read().rpartition(b"\n")
-        file.truncate(len(whole[0]) + len(whole[1]))
+        file.truncate(_end_of_last_line(file))
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
         sync_folder(path.parent)
+
+
+def last_line(path: Path) -> str | None:
+    """Returns the last finished line, however long the file; None if there is none."""
+    with map_disk_errors("reading", path):
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return None
+        with file:
+            end = _end_of_last_line(file)
+            start = _end_of_last_line(file, max(0, end - 1))
+            file.seek(start)
+            return file.read(end - start).decode(errors="replace").rstrip("\n") or None
+
+
+def _end_of_last_line(file: IO[bytes], size: int | None = None) -> int:
+    """The place behind the last newline within the first `size` bytes, 0 if there is none."""
+    at = file.seek(0, os.SEEK_END) if size is None else size
+    while at > 0:
+        start = max(0, at - BLOCK_BYTES)
+        file.seek(start)
+        found = file.read(at - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        at = start
+    return 0
+
+
+def size_bytes(path: Path) -> int:
+    """Size of a file, 0 if it is missing."""
+    with map_disk_errors("reading", path):
+        return path.stat().st_size if path.exists() else 0
 
 
 def read_lines(path: Path) -> list[str]:
@@ -127,8 +182,24 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         RegistryError: It is missing, torn, or not an object; the message names the file.
     """
+    fields = read_json_if_there(path)
+    if fields is None:
+        raise RegistryError(f"{path}: it is missing")
+    return fields
+
+
+def read_json_if_there(path: Path) -> dict[str, Any] | None:
+    """Reads a JSON object, None if there is no such file (any more).
+
+    Raises:
+        RegistryError: It is torn, or not an object; the message names the file.
+    """
     with map_disk_errors("reading", path):
-        return parse_json(path.read_bytes(), str(path))
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return parse_json(text, str(path))
 
 
 def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
@@ -146,7 +217,8 @@ def lock_exclusively(path: Path) -> int:
     """Takes the lock, which ends with this process at the latest; returns its descriptor.
 
     Raises:
-        RegistryError: Another process holds it.
+        RegistryLockedError: Another process holds it.
+        DiskUnavailableError: It cannot be written.
     """
     make_folder(path.parent)
     with map_disk_errors("locking", path):
@@ -156,10 +228,11 @@ def lock_exclusively(path: Path) -> int:
     except BlockingIOError as exc:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         os.close(descriptor)
-        raise RegistryError(
+        raise RegistryLockedError(
             f"{path.parent}: another trainer (process {holder or 'unknown'}) writes to this registry; "
             "stop it, or give this one a registry.path or registry.model_name of its own"
         ) from exc
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with map_disk_errors("locking", path):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor

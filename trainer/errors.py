@@ -7,12 +7,20 @@ CastingError
 |-- TrainingDivergedError    loss or gradient is not finite: mend the data or the learning rate
 |-- CheckpointError          a checkpoint is torn, or of another architecture
 |-- ArtifactError            a model file is not what it says it is: never load it
-`-- RegistryError            the registry on disk is locked, unwritable or contradicts itself
+|-- DatasetChangedError      a frozen data set is gone: freeze another
+|-- RegistryError            the registry on disk contradicts itself: a person decides
+|   |-- RegistryLockedError  another trainer writes to it: ask that one
+|   `-- RegistryBehindError  the topics know later models than it does: point it to the right folder, or adopt
+|-- InputsChangedError       a model of other inputs may not take the place of the champion: a person decides
+|-- CycleStoppedError        a stop was asked for in mid-cycle: it goes on at the next start
+|-- AttemptFailedError       retriable: one attempt of a cycle failed; it is tried again a few times
+`-- UnavailableError         (of the streamer)
+    `-- DiskUnavailableError retriable: the disk is full, read-only or gone; nothing is lost
 """
 
 from __future__ import annotations
 
-from streamer.errors import CastingError
+from streamer.errors import CastingError, RefusedError, UnavailableError
 
 
 class NotEnoughDataError(CastingError):
@@ -44,4 +52,30 @@ class ArtifactError(CastingError):
 
 
 class RegistryError(CastingError):
-    """The registry on disk cannot be used: locked by another process, unwritable, or inconsistent."""
+    """The registry on disk cannot be used: a file is torn, of a newer version, or contradicts another one."""
+
+
+class RegistryLockedError(RegistryError):
+    """Another trainer on this machine writes to the registry."""
+
+
+class RegistryBehindError(RegistryError):
+    """The topics, or Redis, know later versions of the model than the registry does."""
+
+
+class InputsChangedError(RefusedError):
+    """Windows have other sensors, units, period or size than the champion's, and nobody has agreed to that."""
+
+
+class CycleStoppedError(CastingError):
+    """A stop was asked for in mid-cycle; the cycle goes on from its checkpoint at the next start."""
+
+
+class AttemptFailedError(CastingError):
+    """One attempt of a cycle failed; its cause says why, and it is tried again."""
+
+    retriable = True
+
+
+class DiskUnavailableError(UnavailableError):
+    """A file or a folder cannot be written or read now: the disk is full, read-only or gone."""

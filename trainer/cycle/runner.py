@@ -1,113 +1,160 @@
-"""One cycle: frozen data set -> split -> fine-tune -> score beside baselines -> register -> gate -> decide.
+"""Runs one cycle: each phase in its turn, each written down before the next begins.
 
-Every step can be repeated: a cycle that was killed goes on with the same data set, the same champion and the
-same checkpoints, and what the registry has recorded for this cycle is not done twice.
+    1. count the attempt                      (state.json)
+    2. waiting -> frozen: choose and hold the windows, keep the manifest
+    3. frozen -> trained: fine-tune, score beside baselines, register the version
+    4. trained -> decided: score challenger and champion, write the decision down, then carry it out
+
+Every phase can be repeated. What fails in the same place again and again ends the cycle; its windows stay news.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
+import json
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import structlog
-import torch
 
-from streamer.errors import CastingError, ConfigError
-from streamer.kafka import MAX_REQUEST_BYTES
-from trainer.config import TrainerSettings
-from trainer.cycle.baseline_gap import score_beside, warn_if_behind
-from trainer.cycle.journal import CurrentCycle
+from streamer.errors import ConfigError, LeaseTakenError, UnavailableError
+from streamer.store.reading import WindowReader
+from trainer.cycle.baseline_gap import warn_if_behind
+from trainer.cycle.candidate import TrainingSummary, model_file
+from trainer.cycle.challenger import train_challenger
+from trainer.cycle.config import CycleConfig
+from trainer.cycle.decide import Contest, judge, result_of
+from trainer.cycle.journal import CycleJournal
+from trainer.cycle.state import Cycle, CycleResult, State
+from trainer.data.catalogue import keep, let_go
 from trainer.data.config import DatasetConfig
-from trainer.data.dataset import Dataset, LabelledWindows
+from trainer.data.dataset import Dataset, LabelledWindows, freeze, load
 from trainer.data.split import Split, require_classes, split_by_time
-from trainer.gate.policy import GateDecision, decide, require_enough_casts
+from trainer.errors import (
+    ArtifactError,
+    AttemptFailedError,
+    CheckpointError,
+    CycleStoppedError,
+    DatasetChangedError,
+    ModelInputError,
+    NotEnoughDataError,
+    RegistryBehindError,
+    TrainingDivergedError,
+    TrainingSetupError,
+)
+from trainer.gate.config import GateConfig
+from trainer.gate.lineage import require_same_inputs
+from trainer.gate.policy import require_enough_casts
 from trainer.learn.config import ModelSettings
-from trainer.learn.engine.loader import WindowLoader
-from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.model.network import SteelDefectLSTM, build_model
 from trainer.learn.report.training_metrics import EpochResult
-from trainer.learn.scores.evaluate import best_threshold, evaluate, predict
-from trainer.release.client.artifact import Artifact, DatasetInfo, Manifest, write_artifact
-from trainer.release.registry.event import ModelEvent
-from trainer.release.registry.versions import Registry
-from trainer.release.scorer import Scorer
+from trainer.release.client.artifact import Artifact
+from trainer.release.registry.event import Decision
+from trainer.release.registry.registry import Registry
 from trainer.triggers import Trigger
 
 log = structlog.get_logger()
 
-# Refused before hours of training, not after: the model file is one record, with a manifest and headers.
-MAX_MODEL_BYTES = MAX_REQUEST_BYTES - 1024 * 1024
-
-MS_A_DAY = 86_400_000
-
-Probabilities = npt.NDArray[np.float64]
-
-
-class CycleStoppedError(CastingError):
-    """A stop was asked for during training; the cycle goes on from its checkpoint at the next start."""
+# Whoever meets these ends or waits; the attempt does not count.
+FROM_OUTSIDE = (UnavailableError, LeaseTakenError, CycleStoppedError)
+# A person decides: the process ends with the message.
+FOR_A_PERSON = (ConfigError, TrainingSetupError, RegistryBehindError)
+# The same weights, the same windows and the same seed give the same again.
+FOR_GOOD = (TrainingDivergedError, ModelInputError)
 
 
-@dataclass(frozen=True, slots=True)
-class CycleResult:
-    """A finished cycle, as it is told to people, metrics and the event log.
+class WriterLease(Protocol):
+    """What says that this trainer is the one that writes for its model name; see `streamer.store.lease.Lease`."""
 
-    Attributes:
-        windows: Labelled windows of the data set.
-        seconds: From the start of the cycle to the decision, with any time between a kill and the restart.
-        scores: Of the challenger on the gate windows.
-        champion_scores: Of the champion on the same windows, None without one.
-        baselines: Scores of simple models, fitted on the same training part, on the same windows.
-        baseline_gap: AUC-ROC of the challenger less that of the better baseline.
-    """
+    def ensure(self) -> int:
+        """Makes sure of the lease for its whole time, or raises."""
+        ...
 
-    number: int
-    trigger: Trigger
-    version: int
-    parent: int | None
-    windows: int
-    defects: int
-    seconds: float
-    epochs: int
-    decision: Literal["promoted", "refused"]
-    reasons: tuple[str, ...]
-    scores: dict[str, float]
-    champion_scores: dict[str, float] | None
-    # A cycle that was decided before there were baselines has none.
-    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
-    baseline_gap: float | None = None
+    def claim_version(self, version: int) -> bool:
+        """Takes a version number; False if it, or a later one, was taken by another registry."""
+        ...
+
+
+class Observer(Protocol):
+    """What is told of a cycle as it goes on."""
+
+    def on_epoch(self, cycle: int, epoch: EpochResult) -> None:
+        """An epoch has ended."""
+
+    def on_fault(self, kind: str) -> None:
+        """An attempt has ended in an error."""
+
+    def on_ended(self, cycle: Cycle) -> None:
+        """A cycle is decided, failed or abandoned."""
 
 
 class CycleRunner:
     """Runs cycles against one registry.
 
     Args:
-        on_epoch: Told of each epoch: cycle number, result.
+        tensorboard_dir: Gets a folder a cycle; None: no curves.
+        accept_new_inputs: Whether a model of other inputs than the champion's may be trained at all.
         should_stop: Asked after each training step.
         now: The clock.
     """
 
     def __init__(
         self,
-        settings: TrainerSettings,
-        model_settings: ModelSettings,
-        registry: Registry,
         *,
-        on_epoch: Callable[[int, EpochResult], None],
+        dataset: DatasetConfig,
+        gate: GateConfig,
+        cycle: CycleConfig,
+        model: ModelSettings,
+        registry: Registry,
+        journal: CycleJournal,
+        lease: WriterLease,
+        observer: Observer,
         should_stop: Callable[[], bool],
+        tensorboard_dir: Path | None = None,
+        accept_new_inputs: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._settings = settings
-        self._model_settings = model_settings
-        self._registry = registry
-        self._on_epoch = on_epoch
-        self._should_stop = should_stop
-        self._now = now
+        self._dataset_config, self._gate, self._cycle_config = dataset, gate, cycle
+        self._model_settings = model
+        self._registry, self._journal, self._lease = registry, journal, lease
+        self._observer, self._should_stop, self._now = observer, should_stop, now
+        self._tensorboard_dir = tensorboard_dir
+        self._accept_new_inputs = accept_new_inputs
+        self._dataset: Dataset | None = None  # of the cycle in progress, as long as this process runs it
+
+    @property
+    def configuration(self) -> str:
+        """Digest of all that a decision depends on beside the data."""
+        sections = (self._dataset_config, self._gate, self._model_settings)
+        text = json.dumps([section.model_dump(mode="json") for section in sections], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def run(self, reader: WindowReader, trigger: Trigger) -> CycleResult | None:
+        """Runs the cycle in progress to its end, or a new one.
+
+        Returns:
+            What it came to; None if it failed, which is logged and told, and the champion stays.
+
+        Raises:
+            NotEnoughDataError: The windows do not suffice yet; the message says what is missing.
+            InputsChangedError: They are of other inputs than the champion's.
+            UnavailableError: Redis or the disk does not answer; the cycle goes on later.
+            LeaseTakenError: Another trainer writes for this model name.
+            CycleStoppedError: `should_stop` said so.
+            AttemptFailedError: It is tried again.
+        """
+        self.settle()
+        self._journal.clear()
+        while True:
+            if self._state.in_progress is None:
+                self._begin(reader, trigger)
+            cycle = self._run_phases(reader)
+            if cycle.ending != "abandoned":
+                return cycle.result
+            trigger = cycle.trigger  # its rows are gone, its windows are news
 
     def check(self, dataset: LabelledWindows, config: DatasetConfig) -> Split:
         """Splits windows and checks that a training on it could be decided.
@@ -117,265 +164,233 @@ class CycleRunner:
         """
         split = split_by_time(dataset.groups, dataset.end_N, config)
         gate_N = split.gate_N
-        casts_N = np.asarray(dataset.casts)[gate_N]
-        require_enough_casts(dataset.y_N[gate_N], casts_N, self._settings.gate)
+        require_enough_casts(dataset.y_N[gate_N], np.asarray(dataset.casts)[gate_N], self._gate)
         require_classes(split, dataset.y_N)
         return split
 
-    def run(self, cycle: CurrentCycle, dataset: Dataset, run_dir: Path) -> CycleResult:
-        """Runs a cycle, or what is left of it.
+    def settle(self) -> None:
+        """Completes what the state says and a kill, a full disk or an outage left undone in the registry."""
+        cycle = self._state.cycle
+        if cycle is not None and cycle.decision is not None and cycle.version is not None and cycle.phase == "decided":
+            self._carry_out(cycle)
+        current = self._state.in_progress
+        mine = None if current is None else self._registry.trained_in(current.number)
+        for version in self._registry.undecided():
+            if version != mine:
+                self._registry.refuse(version, [_why_undecided(cycle, version)])
+        if cycle is not None and cycle.ending == "failed" and not cycle.is_told:
+            self._tell_failed(cycle)
 
-        Raises:
-            NotEnoughDataError: The data set cannot be split.
-            TrainingDivergedError: The training failed; the champion stays.
-            CycleStoppedError: `should_stop` said so.
-        """
+    def abandon(self, reason: str) -> None:
+        """Gives the cycle in progress up; its windows stay news."""
+        if self._state.in_progress is not None:
+            self._end(self._state.abandoned(reason, self._now()))
+
+    @property
+    def _state(self) -> State:
+        return self._journal.state
+
+    def _begin(self, reader: WindowReader, trigger: Trigger) -> None:
+        champion = self._registry.champion_version()
+        if champion is not None and not self._accept_new_inputs:
+            require_same_inputs(self._registry.manifest(champion), reader.data, reader.spec)
+        self._journal.write(
+            self._state.begun(trigger, self._dataset_config, self.configuration, self._now())
+        )
+        self._dataset = None
+
+    def _run_phases(self, reader: WindowReader) -> Cycle:
+        cycle = self._state.cycle
+        while cycle is not None and not cycle.is_over:
+            self._attempt(reader, cycle)
+            cycle = self._state.cycle
+        assert cycle is not None  # noqa: S101 - one was begun
+        return cycle
+
+    def _attempt(self, reader: WindowReader, cycle: Cycle) -> None:
+        """One attempt of the phase that comes next; it is counted on disk before it begins."""
+        counted = cycle.attempt(self._journal.progress(cycle))
+        if counted.attempts > self._cycle_config.max_attempts:
+            self._fail(cycle.why_given_up())
+            return
+        self._journal.write(self._state.moved(counted))
+        try:
+            self._step(reader, counted)
+        except FROM_OUTSIDE:
+            self._journal.note(self._state.moved(counted.uncounted()))
+            raise
+        except NotEnoughDataError as exc:
+            # Once frozen: a gate that was made stricter meanwhile. It would be so for ever.
+            if counted.phase == "waiting":
+                self._journal.note(self._state.moved(counted.uncounted()))
+            else:
+                self.abandon(str(exc))
+            raise
+        except DatasetChangedError as exc:
+            log.warning("frozen data set is gone", cycle=cycle.number, error=str(exc))
+            self.abandon(str(exc))
+        except CheckpointError as exc:
+            # Such as a configuration that was changed in mid-cycle: the windows are the same, the training is not.
+            log.warning("starting the training anew", cycle=cycle.number, error=str(exc))
+            self._journal.begin_training_anew(cycle)
+            self._journal.write(self._state.moved(counted.begun_anew(str(exc))))
+        except Exception as exc:
+            self._fault(counted, exc)
+
+    def _fault(self, counted: Cycle, exc: Exception) -> None:
+        """An attempt failed: the cycle with it where it would fail again, or has done so too often."""
+        self._observer.on_fault(type(exc).__name__)
+        faulted = counted.faulted(f"{type(exc).__name__}: {exc}")
+        self._journal.write(self._state.moved(faulted))
+        if isinstance(exc, FOR_GOOD):
+            self._fail(str(exc))
+        elif isinstance(exc, FOR_A_PERSON):
+            raise exc
+        elif faulted.attempts >= self._cycle_config.max_attempts:
+            self._fail(faulted.why_given_up())
+        else:
+            raise AttemptFailedError(
+                f"cycle {counted.number}, attempt {counted.attempts} of {self._cycle_config.max_attempts} "
+                f"in the phase after '{counted.phase}': {exc}"
+            ) from exc
+
+    def _fail(self, reason: str) -> None:
+        self._end(self._state.failed(reason, self._now(), self._cycle_config))
+
+    def _end(self, state: State) -> None:
+        self._journal.write(state)
+        cycle, self._dataset = state.cycle, None
+        if cycle is None:
+            return
+        if cycle.ending == "failed":
+            log.error("cycle failed", cycle=cycle.number, reasons=cycle.reasons, retry_at=str(state.retry_at))
+        self._observer.on_ended(cycle)
+        self.settle()
+
+    # The phases
+
+    def _step(self, reader: WindowReader, cycle: Cycle) -> None:
+        if cycle.phase == "waiting":
+            self._freeze(reader, cycle)
+        elif cycle.phase == "frozen":
+            self._train(reader, cycle)
+        else:
+            self._decide(reader, cycle)
+
+    def _freeze(self, reader: WindowReader, cycle: Cycle) -> None:
+        self._lease.ensure()
+        owner = self._registry.model_name
+        dataset = freeze(
+            reader,
+            self._dataset_config.max_windows,
+            lambda selection: self.check(selection, cycle.config),
+            owner=owner,
+        )
+        self._lease.ensure()
+        keep(reader, dataset.manifest, owner=owner)
+        self._journal.freeze(cycle, dataset.manifest)
+        self._journal.write(self._state.moved(cycle.frozen(dataset.manifest.id, dataset.manifest.arrival)))
+        self._dataset = dataset
+        champion = self._registry.champion_version()
+        needed = {dataset.manifest.id, *([self._registry.manifest(champion).dataset.id] if champion else [])}
+        if old := let_go(reader, needed, self._dataset_config.num_kept, owner=owner):
+            log.info("data sets let go", ids=old)
+
+    def _train(self, reader: WindowReader, cycle: Cycle) -> None:
+        dataset = self._loaded(reader, cycle)
         split = self.check(dataset, cycle.config)
-        if "trained" not in self._recorded(cycle):
-            self._train_and_register(cycle, dataset, split, run_dir)
-        trained = self._recorded(cycle)["trained"]
-        return self.result(cycle) or _result(self._decide(cycle, trained, dataset, split))
+        version = self._registry.trained_in(cycle.number)
+        if version is None:
+            version = self._train_and_register(cycle, dataset, split)
+        self._journal.write(self._state.moved(cycle.trained(version)))
 
-    def result(self, cycle: CurrentCycle) -> CycleResult | None:
-        """What a cycle came to, None before its decision."""
-        recorded = self._recorded(cycle)
-        decided = recorded.get("promoted") or recorded.get("refused")
-        return None if decided is None else _result(decided)
-
-    def give_up(self, cycle: CurrentCycle, reason: str) -> None:
-        """Refuses the version that a cycle has registered and that can no longer be decided."""
-        trained = self._recorded(cycle).get("trained")
-        if trained is not None and self.result(cycle) is None:
-            manifest = self._registry.manifest(trained.version)
-            details = self._details(cycle, trained, manifest, champion_scores=None)
-            self._registry.refuse(trained.version, [reason], details)
-
-    def _recorded(self, cycle: CurrentCycle) -> dict[str, ModelEvent]:
-        """Its events by kind; a cycle that was begun anew bears the same number and has another data set."""
-        events = self._registry.events()
-        return {
-            event.kind: event for event in events if _cycle_of(event) == (cycle.number, cycle.manifest.id)
-        }
-
-    def _train_and_register(self, cycle: CurrentCycle, dataset: Dataset, split: Split, run_dir: Path) -> None:
-        champion = self._champion_for(dataset)
-        model, parent = self._starting_model(champion, dataset)
-        log.info(
-            "training",
-            cycle=cycle.number,
-            trigger=cycle.trigger,
-            windows=len(dataset.y_N),
-            defects=int(dataset.y_N.sum()),
-            train=len(split.train_N),
-            validation=len(split.validation_N),
-            gate=len(split.gate_N),
-            fine_tuned_from=parent,
-        )
-        self._warn_of_silent_sensors(dataset, split)
-        trainer = LSTMTrainer(model, self._model_settings)
-        result = trainer.train(
-            *self._loaders(dataset, split),
+    def _train_and_register(self, cycle: Cycle, dataset: Dataset, split: Split) -> int:
+        run_dir, number = self._journal.run_dir(cycle), cycle.number
+        curves = self._tensorboard_dir
+        challenger = train_challenger(
+            dataset,
+            split,
+            self._champion()[0],
+            self._model_settings,
             run_dir=run_dir,
-            tensorboard_dir=self._tensorboard_dir(cycle),
-            on_epoch=lambda epoch: self._on_epoch(cycle.number, epoch),
+            tensorboard_dir=curves and curves / self._registry.model_name / f"cycle-{number:05d}",
+            on_epoch=lambda epoch: self._observer.on_epoch(number, epoch),
             should_stop=self._should_stop,
-            resume=True,
-            progress=False,
         )
-        if result.stop_reason == "stopped":
-            raise CycleStoppedError(f"cycle {cycle.number} was stopped after {len(result.epochs)} epochs")
-        data = self._artifact(model, parent, dataset, split)
-        details = {
-            "cycle": cycle.number,
-            "dataset": dataset.manifest.id,
-            "epochs": len(result.epochs),
-            "best_epoch": result.best_epoch,
-            "linear_share": result.linear_share,
-            "stop_reason": result.stop_reason,
-            "seconds": round(sum(epoch.seconds for epoch in result.epochs), 3),
-        }
+        summary, version = TrainingSummary.of(challenger.training), self._registry.next_version()
+        data = model_file(
+            challenger,
+            dataset,
+            split,
+            self._model_settings,
+            model_name=self._registry.model_name,
+            version=version,
+            cycle=number,
+            now=self._now(),
+        )
+        self._claim(version)
+        details = {"cycle": number, "dataset": dataset.manifest.id, **summary.model_dump()}
         files = {
             "metrics.csv": (run_dir / "metrics.csv").read_bytes(),
             "dataset.json": dataset.manifest.model_dump_json().encode(),
         }
-        self._registry.register(data, files=files, details=details)
+        training = summary.model_dump_json().encode()
+        return self._registry.register(data, files=files, training=training, details=details)
 
-    def _tensorboard_dir(self, cycle: CurrentCycle) -> Path | None:
-        folder = self._settings.model.tensorboard_dir
-        return None if folder is None else folder / self._registry.model_name / f"cycle-{cycle.number:05d}"
-
-    def _warn_of_silent_sensors(self, dataset: Dataset, split: Split) -> None:
-        silent = [
-            name
-            for f, name in enumerate(dataset.manifest.data.sensor_names)
-            if np.isnan(dataset.x_NTF[split.train_N, :, f]).all()
-        ]
-        if silent:
-            log.warning(
-                "sensors never seen",
-                sensors=silent,
-                mend="the model ignores them; check their names in data.sensors against what the gateways send",
+    def _claim(self, version: int) -> None:
+        self._lease.ensure()
+        if not self._lease.claim_version(version):
+            raise RegistryBehindError(
+                f"{self._registry.folder}: version {version} of {self._registry.model_name} was given out by another "
+                "registry: point registry.path to that one, or start with --adopt to go on behind it"
             )
 
-    def _champion_for(self, dataset: Dataset) -> Artifact | None:
-        """The champion, if it can score these windows."""
-        champion = self._registry.champion()
-        if champion is None:
-            return None
-        manifest, frozen = champion.manifest, dataset.manifest
-        same = (manifest.sensors, manifest.period_ms, manifest.window.size_steps) == (
-            frozen.data.sensors,
-            frozen.data.period_ms,
-            frozen.spec.size_steps,
-        )
-        if not same:
-            log.warning("champion has other inputs", version=manifest.version, decided_as="first model")
-        return champion if same else None
+    def _decide(self, reader: WindowReader, cycle: Cycle) -> None:
+        dataset = self._loaded(reader, cycle)
+        split = self.check(dataset, cycle.config)
+        version = cycle.version
+        assert version is not None  # noqa: S101 - the phase says so
+        challenger = self._registry.artifact(version)
+        contest = Contest(challenger, *self._champion())
+        gate, fault = judge(contest, dataset, split, self._gate, self._model_settings.training.num_threads)
+        reasons = (*gate.reasons, *([f"the champion could not score: {fault}"] if fault else []))
+        decision = Decision.new("promoted" if gate.promote else "refused", reasons, self._now())
+        summary = TrainingSummary.model_validate(self._registry.training(version))
+        result = result_of(cycle, challenger.manifest, summary, decision, gate)
+        self._lease.ensure()
+        log.info(decision.kind, cycle=cycle.number, version=version, reasons=reasons)
+        warn_if_behind(challenger.manifest, decision=decision.kind)
+        self._end(self._state.decided(cycle.decided(decision, result)))
 
-    def _starting_model(
-        self, champion: Artifact | None, dataset: Dataset
-    ) -> tuple[SteelDefectLSTM, int | None]:
-        architecture = self._model_settings.architecture
-        seed = self._model_settings.training.seed
-        model = build_model(architecture, len(dataset.manifest.data.sensors), seed)
-        _require_record_size(model)
-        if champion is None:
-            return model, None
-        if champion.manifest.architecture != architecture.model_dump(mode="json"):
-            log.warning(
-                "champion has another architecture", version=champion.manifest.version, start="scratch"
-            )
-            return model, None
-        model.load_state_dict({name: torch.tensor(each) for name, each in champion.tensors.items()})
-        return model, champion.manifest.version
+    def _carry_out(self, cycle: Cycle) -> None:
+        version, decision, result = cycle.version, cycle.decision, cycle.result
+        if version is None or decision is None or self._registry.decision(version) is not None:
+            return
+        details = {} if result is None else result.model_dump(mode="json", exclude={"decision", "version", "reasons"})
+        details["cycle"] = details.pop("number", cycle.number)
+        self._registry.decide(version, decision, {**details, "dataset": cycle.dataset})
 
-    def _loaders(self, dataset: Dataset, split: Split) -> tuple[WindowLoader, WindowLoader]:
-        """The training part, in which newer windows may count more, and the validation part."""
-        training = self._model_settings.training
-        half_life = self._model_settings.loss.recency_half_life_days
-        train, validation = (
-            (dataset.x_NTF[index_N], dataset.mask_NT[index_N], dataset.y_N[index_N])
-            for index_N in (split.train_N, split.validation_N)
-        )
-        return (
-            WindowLoader(
-                *train,
-                batch_size=training.batch_size,
-                shuffle=True,
-                seed=training.seed,
-                weight_N=None if half_life is None else recency_weights(dataset, split.train_N, half_life),
-            ),
-            WindowLoader(*validation, batch_size=training.batch_size),
-        )
+    def _tell_failed(self, cycle: Cycle) -> None:
+        ce_id = str(uuid.uuid5(uuid.UUID(self._registry.identity().id), f"cycle-{cycle.number}-failed"))
+        details = {"cycle": cycle.number, "trigger": cycle.trigger, "phase": cycle.phase, "faults": cycle.faults}
+        self._registry.tell_failed(ce_id, cycle.reasons, {**details, "dataset": cycle.dataset})
+        self._journal.write(self._state.moved(cycle.told()))
 
-    def _artifact(self, model: SteelDefectLSTM, parent: int | None, dataset: Dataset, split: Split) -> bytes:
-        val_N, gate_N = split.validation_N, split.gate_N
-        threshold = best_threshold(dataset.y_N[val_N], self._predict(model, dataset, val_N))
-        scores = evaluate(dataset.y_N[gate_N], self._predict(model, dataset, gate_N), threshold)
-        frozen = dataset.manifest
-        manifest = Manifest(
-            model_name=self._registry.model_name,
-            version=self._registry.next_version(),
-            parent=parent,
-            created_at=self._now(),
-            architecture=self._model_settings.architecture.model_dump(mode="json"),
-            sensors=frozen.data.sensors,
-            period_ms=frozen.data.period_ms,
-            grid_phase_ms=frozen.data.grid_phase_ms,
-            window=frozen.spec,
-            threshold=threshold,
-            dataset=DatasetInfo(
-                id=frozen.id, num_windows=len(dataset.y_N), num_defects=int(dataset.y_N.sum())
-            ),
-            scores={name: float(value) for name, value in dataclasses.asdict(scores).items()},
-            baselines=score_beside(dataset, split, self._model_settings.training.seed),
-        )
-        tensors = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
-        return write_artifact(tensors, manifest)
+    def _loaded(self, reader: WindowReader, cycle: Cycle) -> Dataset:
+        if self._dataset is None:
+            log.info("going on", cycle=cycle.number, phase=cycle.phase)
+            self._dataset = load(reader, self._journal.manifest(cycle))
+        return self._dataset
 
-    def _predict(
-        self, model: SteelDefectLSTM, dataset: Dataset, index_N: npt.NDArray[np.int64]
-    ) -> Probabilities:
-        threads = self._model_settings.training.num_threads
-        return predict(model, dataset.x_NTF[index_N], dataset.mask_NT[index_N], num_threads=threads)
-
-    def _decide(self, cycle: CurrentCycle, trained: ModelEvent, dataset: Dataset, split: Split) -> ModelEvent:
-        champion = self._champion_for(dataset)
-        challenger = self._registry.artifact(trained.version)
-        decision = decide(
-            dataset.y_N[split.gate_N],
-            np.asarray(dataset.casts)[split.gate_N],
-            self._score(challenger, dataset, split),
-            None if champion is None else self._score(champion, dataset, split),
-            self._settings.gate,
-        )
-        details = self._details(cycle, trained, challenger.manifest, _champion_scores(decision))
-        record = self._registry.promote if decision.promote else self._registry.refuse
-        event = record(trained.version, decision.reasons, details)
-        log.info(event.kind, cycle=cycle.number, version=event.version, reasons=event.reasons)
-        warn_if_behind(challenger.manifest, decision=event.kind)
-        return event
-
-    def _details(
-        self,
-        cycle: CurrentCycle,
-        trained: ModelEvent,
-        manifest: Manifest,
-        champion_scores: dict[str, float] | None,
-    ) -> dict[str, Any]:
-        return {
-            "cycle": cycle.number,
-            "dataset": cycle.manifest.id,
-            "trigger": cycle.trigger,
-            "parent": manifest.parent,
-            "windows": manifest.dataset.num_windows,
-            "defects": manifest.dataset.num_defects,
-            "seconds": round((self._now() - cycle.started_at).total_seconds(), 3),
-            "epochs": trained.details["epochs"],
-            "scores": manifest.scores,
-            "champion_scores": champion_scores,
-            "baselines": manifest.baselines,
-            "baseline_gap": manifest.baseline_gap,
-        }
-
-    def _score(self, artifact: Artifact, dataset: Dataset, split: Split) -> Probabilities:
-        scorer = Scorer(artifact, num_threads=self._model_settings.training.num_threads)
-        return scorer.score(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
+    def _champion(self) -> tuple[Artifact | None, str | None]:
+        """The champion, or why it cannot be read."""
+        try:
+            return self._registry.champion(), None
+        except ArtifactError as exc:
+            return None, str(exc)
 
 
-def recency_weights(
-    dataset: Dataset, index_N: npt.NDArray[np.int64], half_life_days: float
-) -> npt.NDArray[np.float64]:
-    """What some windows count in the loss: half for each half-life before the newest of them, 1 on average."""
-    end_N = dataset.end_N[index_N]
-    age_days_N = (end_N.max() - end_N) * dataset.manifest.data.period_ms / MS_A_DAY
-    weight_N = np.exp2(-age_days_N / half_life_days)
-    return np.asarray(weight_N / weight_N.mean())
-
-
-def _require_record_size(model: SteelDefectLSTM) -> None:
-    size = sum(tensor.nbytes for tensor in model.state_dict().values())
-    if size > MAX_MODEL_BYTES:
-        raise ConfigError(
-            f"architecture: a model of {size:,} bytes does not fit into one record of {MAX_MODEL_BYTES:,} bytes; "
-            "lower hidden_size or num_layers"
-        )
-
-
-def _cycle_of(event: ModelEvent) -> tuple[int | None, str | None]:
-    return event.details.get("cycle"), event.details.get("dataset")
-
-
-def _champion_scores(decision: GateDecision) -> dict[str, float] | None:
-    return None if decision.champion is None else dataclasses.asdict(decision.champion)
-
-
-def _result(decided: ModelEvent) -> CycleResult:
-    fields = {name: value for name, value in decided.details.items() if name not in ("cycle", "dataset")}
-    return CycleResult(
-        number=decided.details["cycle"],
-        version=decided.version,
-        decision="promoted" if decided.kind == "promoted" else "refused",
-        reasons=decided.reasons,
-        **fields,
-    )
+def _why_undecided(cycle: Cycle | None, version: int) -> str:
+    if cycle is not None and cycle.ending in ("failed", "abandoned") and cycle.version in (None, version):
+        return "; ".join(cycle.reasons)
+    return "its cycle ended before it was decided"

@@ -22,7 +22,7 @@ from streamer.windows import Address, valid_steps
 from trainer.errors import DatasetChangedError, NotEnoughDataError
 
 OWNER = "trainer"
-_NEXT = "next"  # what is being frozen; an id is a digest, so no data set is called so
+NEXT = "next"  # what is being frozen; an id is a digest, so no data set is called so
 
 
 class DatasetManifest(BaseModel):
@@ -113,7 +113,7 @@ def freeze(
         NotEnoughDataError: No window is labelled yet.
         StoreUnavailableError: Redis does not answer.
     """
-    selection = _select_and_hold(reader, max_windows, check, f"{owner}/{_NEXT}")
+    selection = _select_and_hold(reader, max_windows, check, f"{owner}/{NEXT}")
     x_NTF, mask_NT = load_windows(reader, [Address(*window[:3]) for window in selection.windows])
     return _dataset(_manifest(reader, selection, x_NTF), x_NTF, mask_NT)
 
@@ -143,42 +143,6 @@ def _select(reader: WindowReader, max_windows: int, gone: frozenset[str] = froze
     facts = reader.casts(sorted({window[0] for window in windows}))
     groups = {cast_id: fact.group for cast_id, fact in facts.items()}
     return Selection(*_columns(windows, groups), arrival=arrival, windows=windows, facts=facts)
-
-
-def keep(reader: WindowReader, manifest: DatasetManifest, *, owner: str = OWNER) -> None:
-    """Keeps a manifest in Redis under its id, and holds its casts there, until `let_go`.
-
-    Raises:
-        StoreUnavailableError: Redis does not answer; call again.
-    """
-    reader.holds.hold(f"{owner}/{manifest.id}", manifest.casts)
-    reader.save_manifest(manifest.id, manifest.model_dump_json().encode())
-    reader.holds.release(f"{owner}/{_NEXT}")
-
-
-def let_go(
-    reader: WindowReader, keep_ids: Collection[str], num_kept: int, *, owner: str = OWNER
-) -> list[str]:
-    """Lets go of the older data sets of an owner: retention may take their casts, and their manifests go.
-
-    Args:
-        keep_ids: Data sets that stay, whatever their age.
-        num_kept: How many of the newest others stay.
-
-    Returns:
-        Ids of the data sets that were let go.
-
-    Raises:
-        StoreUnavailableError: Redis does not answer; call again.
-    """
-    ids = [name.removeprefix(f"{owner}/") for name in reader.holds.holders() if name.startswith(f"{owner}/")]
-    others = [dataset_id for dataset_id in ids if dataset_id not in {_NEXT, *keep_ids}]
-    old = others[: max(0, len(others) - num_kept)]
-    for dataset_id in old:
-        reader.holds.release(f"{owner}/{dataset_id}")
-        if not any(name.endswith(f"/{dataset_id}") for name in reader.holds.holders()):
-            reader.drop_manifest(dataset_id)
-    return old
 
 
 def load(reader: WindowReader, manifest: DatasetManifest) -> Dataset:

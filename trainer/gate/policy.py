@@ -21,6 +21,7 @@ from trainer.gate.bootstrap import (
     base_rates,
     resample_casts,
 )
+from trainer.gate.checks import Check, above, at_least
 from trainer.gate.config import GateConfig
 
 
@@ -37,15 +38,14 @@ class GateDecision:
     """What the gate decided, and on which figures.
 
     Attributes:
-        reasons: One sentence a condition, with its figures, whether it was met or not.
+        checks: Each condition with its figures, whether it was met or not.
         comparison: What the challenger was held against.
         median: Of the resampled differences challenger - champion, or AUC-PR - base rate.
         lower: The lower bound of the same differences.
         base_rate: Share of the gate windows that are defective: the AUC-PR of a constant score.
     """
 
-    promote: bool
-    reasons: tuple[str, ...]
+    checks: tuple[Check, ...]
     comparison: Literal["champion", "base-rate"]
     median: float
     lower: float
@@ -56,6 +56,16 @@ class GateDecision:
     num_casts: int
     defective_casts: int
     good_casts: int
+
+    @property
+    def promote(self) -> bool:
+        """Whether all conditions are met."""
+        return all(check.met for check in self.checks)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """One sentence a condition."""
+        return tuple(check.text for check in self.checks)
 
 
 def decide(
@@ -92,10 +102,9 @@ def decide(
     difference_R = resampled_R - reference_R
     median = float(np.median(difference_R))
     lower = float(np.quantile(difference_R, config.lower_quantile))
-    conditions = _first_model(lower, config) if champion is None else _paired(median, lower, config)
+    checks = _first_model(lower, config) if champion is None else _paired(median, lower, config)
     return GateDecision(
-        promote=all(met for met, _ in conditions),
-        reasons=tuple(reason for _, reason in conditions),
+        checks=checks,
         comparison="base-rate" if champion is None else "champion",
         median=median,
         lower=lower,
@@ -162,27 +171,17 @@ def _require_enough(defective_C: BoolArray, config: GateConfig) -> None:
         )
 
 
-def _first_model(lower: float, config: GateConfig) -> list[tuple[bool, str]]:
-    met = lower > config.min_first_lift
-    return [
-        (
-            met,
-            f"first model: lower {config.lower_quantile:.0%} bound of AUC-PR above the base rate is "
-            f"{lower:+.3f}, {'above' if met else 'not above'} {config.min_first_lift:.3f}",
-        )
-    ]
+def _first_model(lower: float, config: GateConfig) -> tuple[Check, ...]:
+    what = f"first model: lower {config.lower_quantile:.0%} bound of AUC-PR above the base rate"
+    return (above("first_lift", what, lower, config.min_first_lift),)
 
 
-def _paired(median: float, lower: float, config: GateConfig) -> list[tuple[bool, str]]:
-    return [
-        _at_least("median AUC-PR difference to the champion", median, config.min_median),
-        _at_least(f"lower {config.lower_quantile:.0%} bound of it", lower, config.min_lower_difference),
-    ]
-
-
-def _at_least(what: str, value: float, bound: float) -> tuple[bool, str]:
-    met = value >= bound
-    return met, f"{what} is {value:+.3f}, {'at least' if met else 'below'} {bound:+.3f}"
+def _paired(median: float, lower: float, config: GateConfig) -> tuple[Check, ...]:
+    bound = f"lower {config.lower_quantile:.0%} bound of it"
+    return (
+        at_least("median_difference", "median AUC-PR difference to the champion", median, config.min_median),
+        at_least("lower_difference", bound, lower, config.min_lower_difference),
+    )
 
 
 def _ranking_scores(y_N: BoolArray, score_N: FloatArray) -> RankingScores:

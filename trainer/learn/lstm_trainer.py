@@ -95,7 +95,8 @@ class LSTMTrainer:
             ModelInputError: Batches do not fit the model.
             TrainingSetupError: The configuration cannot train here, or TensorBoard is not installed.
             TrainingDivergedError: Loss or gradient is not finite.
-            CheckpointError: A folder cannot be written, or what it holds cannot be resumed from.
+            CheckpointError: What a folder holds cannot be resumed from.
+            DiskUnavailableError: A folder cannot be written.
         """
         prepare_thread(self._settings.training.num_threads)
         with left_as_it_was(), _thawed_after(self._model):
@@ -139,7 +140,8 @@ class LSTMTrainer:
         """Saves the complete state of the training, in progress or finished.
 
         Raises:
-            CheckpointError: Nothing was trained yet, or the folder cannot be written.
+            CheckpointError: Nothing was trained yet.
+            DiskUnavailableError: The folder cannot be written.
         """
         if self._run is None:
             raise CheckpointError(f"{path}: nothing was trained yet: there is no state to save")

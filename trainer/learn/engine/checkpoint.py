@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 import torch
 
-from trainer.disk import rename_synced, write_synced
+from trainer.disk import map_disk_errors, rename_synced, write_synced
 from trainer.errors import CheckpointError
 from trainer.learn.config import CheckpointConfig
 
@@ -45,16 +45,14 @@ class ModelCheckpoint:
         self._config = config
         self._writes = writes
         self._last_is_torn = False
-        try:
+        with map_disk_errors("making the folder of the run", folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise CheckpointError(f"{folder}: cannot make the folder of the run: {exc}") from exc
 
     def begin_anew(self) -> None:
         """Removes what another run left: a state that would be resumed from, and weights that are not this run's.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            DiskUnavailableError: The folder cannot be written.
         """
         if not self._writes:
             return
@@ -73,20 +71,18 @@ class ModelCheckpoint:
         """Saves a complete state; the one before is kept beside it.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            DiskUnavailableError: The folder cannot be written.
         """
         if not self._writes:
             return
         path = self._folder / LAST
         temporary = _write_aside(path, state)
-        try:
+        with map_disk_errors("writing the checkpoint", path):
             # A torn one would take the place of the only state that can be read.
             if path.exists() and not self._last_is_torn:
                 path.replace(self._folder / PREVIOUS)
             rename_synced(temporary, path)
             self._last_is_torn = False
-        except OSError as exc:
-            raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
 
     def load_last(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest complete state that can be read, and its file; None if none was ever saved.
@@ -114,7 +110,7 @@ class ModelCheckpoint:
         Those of a later epoch were saved before the run was resumed from an earlier state; they go as well.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            DiskUnavailableError: The folder cannot be written.
         """
         if not self._writes:
             return
@@ -134,13 +130,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes a state so that after a crash the path holds the old file or the new one, never a part.
 
     Raises:
-        CheckpointError: The folder cannot be written.
+        DiskUnavailableError: The folder cannot be written.
     """
     temporary = _write_aside(path, state)
-    try:
+    with map_disk_errors("writing the checkpoint", path):
         rename_synced(temporary, path)
-    except OSError as exc:
-        raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -175,16 +169,15 @@ def _write_aside(path: Path, state: dict[str, Any]) -> Path:
     torch.save(state, buffer)
     payload = buffer.getbuffer()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write_synced(temporary, MAGIC, hashlib.sha256(payload).digest(), payload)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot write the checkpoint: {exc}") from exc
+    with map_disk_errors("writing the checkpoint", path):
+        try:
+            write_synced(temporary, MAGIC, hashlib.sha256(payload).digest(), payload)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
     return temporary
 
 
 def _remove(path: Path) -> None:
-    try:
+    with map_disk_errors("removing", path):
         path.unlink(missing_ok=True)
-    except OSError as exc:
-        raise CheckpointError(f"{path}: cannot remove it: {exc}") from exc

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from trainer.errors import CheckpointError, TrainingSetupError
+from trainer.disk import map_disk_errors
+from trainer.errors import TrainingSetupError
 from trainer.learn.report.training_metrics import TIMING_FIELDS, EpochResult
 
 
@@ -44,32 +45,28 @@ class TensorBoardFiles:
             anew: Remove what an earlier run left; otherwise TensorBoard forgets this epoch and what followed it.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            DiskUnavailableError: The folder cannot be written.
         """
         if self._folder is None:
             return
-        try:
+        with map_disk_errors("writing", self._folder):
             for file in self._folder.glob("events.out.tfevents.*") if anew else ():
                 file.unlink()
             self._writer = _writer_class()(self._folder, purge_step=epoch)
-        except OSError as exc:
-            raise CheckpointError(f"{self._folder}: cannot write it: {exc}") from exc
 
     def add(self, result: EpochResult) -> None:
         """Writes an epoch through to the file.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            DiskUnavailableError: The folder cannot be written.
         """
         if self._writer is None:
             return
-        try:
+        with map_disk_errors("writing", self._folder or Path()):
             for tag, value in _scalars(result).items():
                 self._writer.add_scalar(tag, value, result.epoch)
             _add_histogram(self._writer, result)
             self._writer.flush()
-        except OSError as exc:
-            raise CheckpointError(f"{self._folder}: cannot write it: {exc}") from exc
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.errors import CheckpointError
+from trainer.disk import map_disk_errors
 
 StopReason = Literal["early_stopping", "max_epochs", "stopped"]
 METRICS = "metrics.csv"
@@ -107,7 +107,7 @@ class TrainingMetrics:
         """Notes an epoch.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            DiskUnavailableError: The folder cannot be written.
         """
         self.epochs.append(result)
         self.write()
@@ -116,7 +116,7 @@ class TrainingMetrics:
         """Writes the files.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            DiskUnavailableError: The folder cannot be written.
         """
         if self.folder is None:
             return
@@ -130,11 +130,9 @@ class TrainingMetrics:
         writer.writerow(names)
         writer.writerows([_cell(getattr(epoch, name)) for name in names] for epoch in self.epochs)
         temporary = path.with_name(f".{path.name}")
-        try:
+        with map_disk_errors("writing", path):
             temporary.write_text(text.getvalue(), encoding="utf-8")
             temporary.replace(path)
-        except OSError as exc:
-            raise CheckpointError(f"{path}: cannot write it: {exc}") from exc
 
 
 def _cell(value: Any) -> str:

@@ -16,15 +16,18 @@ from trainer import disk
 from trainer.errors import RegistryError
 from trainer.release.registry.event import ModelEvent
 
+# Of the log, which is for people: the file before it is kept beside it, what is older goes.
+MAX_LOG_BYTES = 4 * 1024 * 1024
+
 
 class _Pointer(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     version: int = Field(ge=1)
     seq: int = Field(ge=1)
 
 
-class Journal:
+class Decisions:
     """What happened, what is not yet published, and which version serves.
 
     It does not lock: the registry does. Reading is safe beside one writer.
@@ -37,18 +40,22 @@ class Journal:
         self._folder = folder
         self._outbox = folder / "outbox"
         self._log = folder / "events.jsonl"
+        self._former_log = folder / "events.1.jsonl"
         self._champion = folder / "champion.json"
 
     def events(self) -> list[ModelEvent]:
-        """What happened, the oldest first."""
-        lines = enumerate(disk.read_lines(self._log), start=1)
-        parsed = ((disk.parse_json(line, f"{self._log}:{number}"), number) for number, line in lines)
-        return [_event(fields, f"{self._log}:{number}") for fields, number in parsed]
+        """What the log still holds, the oldest first; it is read whole, so nothing that runs again and again asks."""
+        found = []
+        for path in (self._former_log, self._log):
+            for number, line in enumerate(disk.read_lines(path), start=1):
+                where = f"{path}:{number}"
+                found.append(_event(disk.parse_json(line, where), where))
+        return found
 
     def outbox(self) -> list[ModelEvent]:
         """What is not yet confirmed as published, in order."""
-        paths = sorted(self._outbox.glob("[0-9]*.json"))
-        return [_event(disk.read_json(path), str(path)) for path in paths]
+        found = [(path, disk.read_json_if_there(path)) for path in self._outbox_files()]
+        return [_event(fields, str(path)) for path, fields in found if fields is not None]
 
     def champion_version(self) -> int | None:
         """The version that serves, None before the first promotion."""
@@ -57,7 +64,7 @@ class Journal:
 
     def next_seq(self) -> int:
         """The number of the next event."""
-        return max([event.seq for event in [*self.events(), *self.outbox()]], default=0) + 1
+        return max([self._last_logged(), *(int(path.stem) for path in self._outbox_files())]) + 1
 
     def put(self, event: ModelEvent) -> None:
         """Puts an event into the outbox: from here on it has happened."""
@@ -65,10 +72,10 @@ class Journal:
 
     def apply(self, event: ModelEvent) -> None:
         """Brings log and pointer up to an event of the outbox; doing it twice changes nothing."""
-        if all(event.seq > logged.seq for logged in self.events()):
-            disk.append_line(self._log, event.model_dump_json())
+        if event.seq > self._last_logged():
+            self._append(event.model_dump_json())
         pointer = self._read_pointer()
-        if event.kind == "promoted" and (pointer is None or event.seq > pointer.seq):
+        if event.kind == "promoted" and event.version and (pointer is None or event.seq > pointer.seq):
             moved = _Pointer(version=event.version, seq=event.seq)
             disk.write_file(self._champion, moved.model_dump_json().encode())
 
@@ -86,18 +93,35 @@ class Journal:
             disk.make_folder(folder)
             disk.remove_temporary(folder)
         for event in self.outbox():
-            if event.version in versions:
+            if event.version is None or event.version in versions:
                 self.apply(event)
             else:
                 self.drop(event)
 
+    def _append(self, line: str) -> None:
+        if disk.size_bytes(self._log) > MAX_LOG_BYTES:
+            with disk.map_disk_errors("renaming", self._log):
+                disk.rename_synced(self._log, self._former_log)
+        disk.append_line(self._log, line)
+
+    def _last_logged(self) -> int:
+        for path in (self._log, self._former_log):
+            if line := disk.last_line(path):
+                return _event(disk.parse_json(line, str(path)), str(path)).seq
+        return 0
+
     def _read_pointer(self) -> _Pointer | None:
-        if not self._champion.exists():
+        fields = disk.read_json_if_there(self._champion)
+        if fields is None:
             return None
         try:
-            return _Pointer.model_validate(disk.read_json(self._champion))
+            return _Pointer.model_validate(fields)
         except ValidationError as exc:
             raise RegistryError(f"{self._champion}: it names no version: {exc}") from exc
+
+    def _outbox_files(self) -> list[Path]:
+        with disk.map_disk_errors("reading", self._outbox):
+            return sorted(self._outbox.glob("[0-9]*.json"))
 
     def _outbox_file(self, event: ModelEvent) -> Path:
         return self._outbox / f"{event.seq:010d}.json"

@@ -1,0 +1,117 @@
+"""Holds a registered challenger against the champion, on the same gate windows."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+
+import numpy as np
+import structlog
+
+from trainer.cycle.candidate import TrainingSummary
+from trainer.cycle.state import Cycle, CycleResult
+from trainer.data.dataset import Dataset
+from trainer.data.split import Split
+from trainer.errors import ArtifactError
+from trainer.gate.config import GateConfig
+from trainer.gate.lineage import differing_inputs
+from trainer.gate.policy import GateDecision, decide
+from trainer.learn.scores.evaluate import Probabilities
+from trainer.release.client.artifact import Artifact, Manifest
+from trainer.release.registry.event import Decision
+from trainer.release.scorer import Scorer
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Contest:
+    """A challenger, and what it is held against.
+
+    Attributes:
+        champion: None if there is none, or if its file is damaged.
+        fault: Why the champion that there is cannot be read.
+    """
+
+    challenger: Artifact
+    champion: Artifact | None
+    fault: str | None = None
+
+
+def judge(
+    contest: Contest, dataset: Dataset, split: Split, config: GateConfig, num_threads: int
+) -> tuple[GateDecision, str | None]:
+    """Decides. A champion that cannot score these windows is told, and the challenger judged as a first model.
+
+    Returns:
+        The decision, and why the champion could not score, None if it could or there is none.
+
+    Raises:
+        ArtifactError: The challenger itself cannot score.
+        NotEnoughDataError: Too few casts in the gate part.
+    """
+    champion_N, fault = _champion_scores(contest, dataset, split, num_threads)
+    if fault:
+        log.warning("champion cannot score", error=fault, decided_as="first model")
+    gate_N = split.gate_N
+    decision = decide(
+        dataset.y_N[gate_N],
+        np.asarray(dataset.casts)[gate_N],
+        _score(contest.challenger, dataset, split, num_threads),
+        champion_N,
+        config,
+    )
+    return decision, fault
+
+
+def result_of(
+    cycle: Cycle,
+    manifest: Manifest,
+    training: TrainingSummary,
+    decided: Decision,
+    gate: GateDecision | None,
+) -> CycleResult:
+    """What a cycle came to."""
+    champion = None if gate is None or gate.champion is None else dataclasses.asdict(gate.champion)
+    return CycleResult(
+        number=cycle.number,
+        trigger=cycle.trigger,
+        version=manifest.version,
+        parent=manifest.parent,
+        windows=manifest.dataset.num_windows,
+        defects=manifest.dataset.num_defects,
+        seconds=round(seconds_since(cycle.began_at, decided.at), 3),
+        epochs=training.epochs,
+        decision=decided.kind,
+        reasons=decided.reasons,
+        scores=manifest.scores,
+        champion_scores=champion,
+        baselines=manifest.baselines,
+        baseline_gap=manifest.baseline_gap,
+        checks=() if gate is None else gate.checks,
+    )
+
+
+def seconds_since(began_at: datetime, at: datetime) -> float:
+    """Seconds from one moment to the other, 0 where a clock was set back."""
+    return max(0.0, (at - began_at).total_seconds())
+
+
+def _champion_scores(
+    contest: Contest, dataset: Dataset, split: Split, num_threads: int
+) -> tuple[Probabilities | None, str | None]:
+    champion = contest.champion
+    if champion is None:
+        return None, contest.fault
+    differing = differing_inputs(champion.manifest, dataset.manifest.data, dataset.manifest.spec)
+    if differing:
+        return None, f"version {champion.manifest.version} has other inputs: {'; '.join(differing)}"
+    try:
+        return _score(champion, dataset, split, num_threads), None
+    except ArtifactError as exc:
+        return None, f"version {champion.manifest.version}: {exc}"
+
+
+def _score(artifact: Artifact, dataset: Dataset, split: Split, num_threads: int) -> Probabilities:
+    scorer = Scorer(artifact, num_threads=num_threads)
+    return scorer.score(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])

@@ -1,0 +1,292 @@
+"""One cycle as a state machine: what it is, where it stands, and the ways from there. No clock, no disk, no network.
+
+    waiting --> frozen --> trained --> decided --> published
+       |          |           |
+       `----------+-----------+--> failed | abandoned
+
+    waiting     it was begun: a trigger fired, windows are chosen
+    frozen      its data set lies on disk and is held in Redis
+    trained     its model is a version of the registry, not yet decided
+    decided     the version is promoted or refused; the decision may still wait for Kafka
+    published   Kafka has acknowledged all that was decided
+
+A cycle number is used once, whatever becomes of the cycle. The windows of one that failed or was abandoned stay news.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from trainer.cycle.config import CycleConfig
+from trainer.data.config import DatasetConfig
+from trainer.gate.checks import Check
+from trainer.release.registry.event import Decision
+from trainer.triggers import Trigger
+
+Phase = Literal["waiting", "frozen", "trained", "decided", "published"]
+Ending = Literal["promoted", "refused", "failed", "abandoned"]
+
+# Raised when an older version could not understand what this one writes.
+FORMAT = 2
+# Of the attempts of one cycle: enough to see whether they fail alike.
+FAULTS_KEPT = 5
+
+
+class _Record(BaseModel):
+    # A key of a newer version with the same format is let through; one that is missing has a default.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def _with(self, **changes: Any) -> Self:
+        return self.model_copy(update=changes)
+
+
+class CycleResult(_Record):
+    """A decided cycle, as it is told to people, metrics and the event log.
+
+    Attributes:
+        windows: Labelled windows of the data set.
+        seconds: From the start of the cycle to the decision, with any time between a kill and the restart.
+        epochs: None if the version was registered by an older castloop, which did not say.
+        scores: Of the challenger on the gate windows.
+        champion_scores: Of the champion on the same windows, None without one or if it cannot score.
+        baselines: Scores of simple models, fitted on the same training part, on the same windows.
+        baseline_gap: AUC-ROC of the challenger less that of the better baseline.
+        checks: Of the gate, whole.
+    """
+
+    number: int
+    trigger: Trigger
+    version: int
+    parent: int | None
+    windows: int
+    defects: int
+    seconds: float
+    epochs: int | None
+    decision: Literal["promoted", "refused"]
+    reasons: tuple[str, ...]
+    scores: dict[str, float]
+    champion_scores: dict[str, float] | None
+    baselines: dict[str, dict[str, float]] = {}
+    baseline_gap: float | None = None
+    checks: tuple[Check, ...] = ()
+
+
+class Cycle(_Record):
+    """One cycle.
+
+    Attributes:
+        number: Never used twice.
+        config: How the data set is split; a configuration changed in mid-cycle does not move the parts.
+        configuration: Digest of all that a decision depends on beside the data.
+        attempts: Of the present phase, since it last got anywhere.
+        progress: Which checkpoint the last attempt went on from; another one is progress.
+        faults: What ended attempts, the newest last.
+        dataset: Id of the frozen data set.
+        arrival: Label decisions after this number are news for the next cycle.
+        version: That it has registered.
+        ending: None while it goes on.
+        is_told: Whether the event of its failure was queued.
+    """
+
+    number: int = Field(ge=1)
+    trigger: Trigger
+    began_at: AwareDatetime
+    config: DatasetConfig
+    configuration: str
+    phase: Phase = "waiting"
+    attempts: int = 0
+    progress: str = ""
+    faults: tuple[str, ...] = ()
+    dataset: str | None = None
+    arrival: int | None = None
+    version: int | None = None
+    decision: Decision | None = None
+    result: CycleResult | None = None
+    ending: Ending | None = None
+    reasons: tuple[str, ...] = ()
+    ended_at: AwareDatetime | None = None
+    is_told: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is decided, failed or abandoned."""
+        return self.ending is not None
+
+    def attempt(self, progress: str) -> Self:
+        """One attempt more of the phase, the first again if something was reached since the last one."""
+        attempts = self.attempts + 1 if progress == self.progress else 1
+        return self._with(attempts=attempts, progress=progress)
+
+    def uncounted(self) -> Self:
+        """The last attempt was ended from outside (a stop, an outage): it does not count."""
+        return self._with(attempts=max(0, self.attempts - 1))
+
+    def faulted(self, fault: str) -> Self:
+        """The last attempt failed."""
+        return self._with(faults=(*self.faults, fault)[-FAULTS_KEPT:])
+
+    def why_given_up(self) -> str:
+        """Why it is not tried again, from what its attempts said."""
+        silent = f"the process ended in the phase after '{self.phase}' without a word: was it killed, was memory short?"
+        return f"{self.attempts} attempts failed: {self.faults[-1] if self.faults else silent}"
+
+    def frozen(self, dataset: str, arrival: int) -> Self:
+        """Its data set lies on disk and is held."""
+        return self._entered("frozen", dataset=dataset, arrival=arrival)
+
+    def trained(self, version: int) -> Self:
+        """Its model is in the registry."""
+        return self._entered("trained", version=version)
+
+    def decided(self, decision: Decision, result: CycleResult) -> Self:
+        """What becomes of its version."""
+        fields = {"decision": decision, "result": result, "ending": decision.kind, "reasons": decision.reasons}
+        return self._entered("decided", ended_at=decision.at, **fields)
+
+    def published(self) -> Self:
+        """Kafka has it all."""
+        return self._entered("published")
+
+    def ended(self, ending: Ending, reason: str, now: datetime) -> Self:
+        """It failed or is abandoned; its phase says how far it came."""
+        return self._with(ending=ending, reasons=(reason,), ended_at=now)
+
+    def begun_anew(self, fault: str) -> Self:
+        """The phase is begun from its start; what its checkpoints had reached is no progress."""
+        return self.faulted(fault)._with(progress="")
+
+    def told(self) -> Self:
+        """The event of its failure was queued."""
+        return self._with(is_told=True)
+
+    def _entered(self, phase: Phase, **changes: Any) -> Self:
+        return self._with(phase=phase, attempts=0, progress="", faults=(), **changes)
+
+
+class ServingScores(_Record):
+    """How the model that serves ranks the newest gate windows, scored with the last decision."""
+
+    version: int
+    auc_pr: float | None = None
+    auc_roc: float | None = None
+
+
+class State(_Record):
+    """All that a trainer knows of its cycles, in one record on disk.
+
+    Attributes:
+        last_number: The highest number of a cycle there ever was.
+        cycle: In progress, or the last one.
+        arrival: Label decisions after this number are news.
+        arrival_before: The same before the last decision.
+        failures: Cycles that failed in a row.
+        failing_since: When the first of them was begun.
+        retry_at: No cycle begins before, as long as the configuration is the same.
+    """
+
+    format: int = FORMAT
+    last_number: int = 0
+    cycle: Cycle | None = None
+    arrival: int = 0
+    arrival_before: int = 0
+    failures: int = 0
+    failing_since: AwareDatetime | None = None
+    retry_at: AwareDatetime | None = None
+    serving: ServingScores | None = None
+
+    @property
+    def in_progress(self) -> Cycle | None:
+        """The cycle that is not over, if there is one."""
+        return self.cycle if self.cycle and not self.cycle.is_over else None
+
+    @property
+    def last_ended_at(self) -> datetime | None:
+        """When the last cycle ended; None if none has, or one is in progress that began before."""
+        return self.cycle.ended_at if self.cycle else None
+
+    def due_since(self) -> datetime | None:
+        """Since when a training is due that has not come through: in progress, or failed and not yet tried again."""
+        if self.failing_since is not None:
+            return self.failing_since
+        return self.in_progress.began_at if self.in_progress else None
+
+    def news_after(self, configuration: str) -> int:
+        """Label decisions after this number are news.
+
+        The windows of a challenger that was refused are news again when the configuration is another one: a gate
+        or a model that was set wrong can be set right.
+        """
+        refused = self.cycle and self.cycle.ending == "refused"
+        if self.cycle and refused and self.cycle.configuration != configuration:
+            return self.arrival_before
+        return self.arrival
+
+    def waits_until(self, configuration: str) -> datetime | None:
+        """No cycle begins before this moment; a configuration that was changed is tried at once."""
+        is_same = self.cycle is None or self.cycle.configuration == configuration
+        return self.retry_at if is_same else None
+
+    def begun(self, trigger: Trigger, config: DatasetConfig, configuration: str, now: datetime) -> Self:
+        """A new cycle."""
+        cycle = Cycle(
+            number=self.last_number + 1,
+            trigger=trigger,
+            began_at=now,
+            config=config,
+            configuration=configuration,
+        )
+        return self._with(cycle=cycle, last_number=cycle.number)
+
+    def moved(self, cycle: Cycle) -> Self:
+        """The same cycle somewhere else."""
+        return self._with(cycle=cycle)
+
+    def decided(self, cycle: Cycle) -> Self:
+        """The cycle is decided: its windows are used up."""
+        before = self.news_after(cycle.configuration)
+        arrival = self.arrival if cycle.arrival is None else cycle.arrival
+        return self._with(
+            cycle=cycle,
+            arrival=arrival,
+            arrival_before=min(before, arrival),
+            failures=0,
+            failing_since=None,
+            retry_at=None,
+            serving=_serving(cycle, self.serving),
+        )
+
+    def failed(self, reason: str, now: datetime, config: CycleConfig) -> Self:
+        """The cycle failed: the next one waits, longer with each that fails in a row."""
+        if self.cycle is None:
+            return self
+        wait_s = min(config.backoff_s * 2.0**self.failures, config.max_backoff_s)
+        return self._with(
+            cycle=self.cycle.ended("failed", reason, now),
+            failures=self.failures + 1,
+            failing_since=self.failing_since or self.cycle.began_at,
+            retry_at=now + timedelta(seconds=wait_s),
+        )
+
+    def abandoned(self, reason: str, now: datetime) -> Self:
+        """The cycle is given up through no fault of its own; the next one may begin at once."""
+        return self if self.cycle is None else self._with(cycle=self.cycle.ended("abandoned", reason, now))
+
+    def numbered_from(self, number: int) -> Self:
+        """Cycles up to this number are taken: the topics know of them."""
+        return self._with(last_number=max(number, self.last_number))
+
+
+def _serving(cycle: Cycle, before: ServingScores | None) -> ServingScores | None:
+    result = cycle.result
+    if result is None:
+        return before
+    if result.decision == "promoted":
+        return _scores_of(result.version, result.scores)
+    return None if before is None else _scores_of(before.version, result.champion_scores or {})
+
+
+def _scores_of(version: int, scores: dict[str, float]) -> ServingScores:
+    return ServingScores(version=version, auc_pr=scores.get("auc_pr"), auc_roc=scores.get("auc_roc"))

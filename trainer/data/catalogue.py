@@ -1,0 +1,44 @@
+"""Which frozen data sets are kept in Redis, and for how long: retention leaves their casts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from streamer.store.reading import WindowReader
+from trainer.data.dataset import NEXT, OWNER, DatasetManifest
+
+
+def keep(reader: WindowReader, manifest: DatasetManifest, *, owner: str = OWNER) -> None:
+    """Keeps a manifest in Redis under its id, and holds its casts there, until `let_go`.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer; call again.
+    """
+    reader.holds.hold(f"{owner}/{manifest.id}", manifest.casts)
+    reader.save_manifest(manifest.id, manifest.model_dump_json().encode())
+    reader.holds.release(f"{owner}/{NEXT}")
+
+
+def let_go(
+    reader: WindowReader, keep_ids: Collection[str], num_kept: int, *, owner: str = OWNER
+) -> list[str]:
+    """Lets go of the older data sets of an owner: retention may take their casts, and their manifests go.
+
+    Args:
+        keep_ids: Data sets that stay, whatever their age.
+        num_kept: How many of the newest others stay.
+
+    Returns:
+        Ids of the data sets that were let go.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer; call again.
+    """
+    ids = [name.removeprefix(f"{owner}/") for name in reader.holds.holders() if name.startswith(f"{owner}/")]
+    others = [dataset_id for dataset_id in ids if dataset_id not in {NEXT, *keep_ids}]
+    old = others[: max(0, len(others) - num_kept)]
+    for dataset_id in old:
+        reader.holds.release(f"{owner}/{dataset_id}")
+        if not any(name.endswith(f"/{dataset_id}") for name in reader.holds.holders()):
+            reader.drop_manifest(dataset_id)
+    return old
