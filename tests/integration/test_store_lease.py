@@ -8,25 +8,14 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from leases import LONG_S, MODEL, ONE, OTHER, RENEWED_S, SHORT_S, TIMEOUT_S, now_ms, until
 from structlog.testing import capture_logs
 
 from streamer.config import RedisConfig
-from streamer.embedded import EmbeddedRedis
-from streamer.errors import RefusedError, StoreUnavailableError
+from streamer.errors import RefusedError
 from streamer.store.connection import Client, connect
 from streamer.store.keys import Keys
 from streamer.store.lease import Lease, LeaseHolder, LeaseTakenError
-
-MODEL = "defect-lstm"
-ONE = LeaseHolder("host-1", 11, "/registry", "registry-1")
-OTHER = LeaseHolder("host-2", 22, "/registry", "registry-2")
-LONG_S = 60.0
-SHORT_S = 0.5
-# A renewal may come late on a busy machine; this is still over in a moment.
-RENEWED_S = 1.5
-TIMEOUT_S = 20.0
 
 Make = Callable[..., Lease]
 
@@ -57,22 +46,10 @@ def make(client: Client, keys: Keys) -> Iterator[Make]:
         lease.close()
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def sleep(seconds: float) -> bool:
     """A stop that nobody asks for."""
     time.sleep(seconds)
     return False
-
-
-def now_ms(client: Client) -> int:
-    seconds, micros = client.time()
-    return seconds * 1000 + micros // 1000
 
 
 def test_a_second_holder_is_refused_and_told_who_and_what_to_do(make: Make, client: Client) -> None:
@@ -236,70 +213,6 @@ def test_the_thread_goes_on_after_the_lease_was_acquired_again(
     assert not lease.is_lost
 
 
-@pytest.fixture
-def dying(server: EmbeddedRedis) -> Iterator[Client]:
-    client = connect(RedisConfig(url=server.url, timeout_s=1))
-    yield client
-    client.close()
-
-
-def restart_empty(server: EmbeddedRedis, client: Client) -> None:
-    """Ends it as a power cut would that took its disk as well."""
-    client.config_set("appendonly", "no")
-    server.kill()
-    for file in server._folder.rglob("appendonlydir/*"):
-        file.unlink()
-    server.start()
-    with closing(connect(RedisConfig(url=server.url))) as fresh:
-        assert fresh.dbsize() == 0
-
-
-def test_a_redis_that_forgot_everything_is_given_lease_and_version_anew(
-    server: EmbeddedRedis, dying: Client
-) -> None:
-    lease, other = (Lease(dying, Keys("n"), MODEL, holder, ttl_s=LONG_S) for holder in (ONE, OTHER))
-    first = lease.acquire()
-    assert lease.claim_version(7)
-    restart_empty(server, dying)
-    second = lease.ensure()
-    assert second > first
-    with pytest.raises(LeaseTakenError):
-        other.acquire()
-    assert not lease.claim_version(6)
-    assert lease.claim_version(7)
-    restart_empty(server, dying)
-    assert lease.highest_version() == 7
-    assert other.highest_version() == 7
-    # The other one was first to come: from here on the former holder is out, and tokens still rise.
-    assert other.acquire() > second
-    assert other.claim_version(8)
-    other.close()
-    with pytest.raises(LeaseTakenError, match="meanwhile"):
-        lease.ensure()
-
-
-def test_while_redis_is_away_ensure_says_so_and_the_thread_keeps_trying_in_silence(
-    server: EmbeddedRedis, dying: Client
-) -> None:
-    lease = Lease(dying, Keys("n"), MODEL, ONE, ttl_s=SHORT_S)
-    first = lease.acquire()
-    with capture_logs() as logs:
-        lease.start_renewing()
-        dying.config_set("appendonly", "no")
-        server.kill()
-        for action in (lease.ensure, lease.acquire, lease.highest_version, lambda: lease.claim_version(1)):
-            with pytest.raises(StoreUnavailableError):
-                action()
-        time.sleep(SHORT_S)  # turns of the thread without a Redis
-        assert not lease.is_lost
-        server.start()
-        until(lambda: bool(dying.exists(Keys("n").lease(MODEL))))
-        assert lease.ensure() >= first
-        server.kill()
-        lease.close()
-    assert logs == []
-
-
 def test_a_version_is_claimed_once_and_again_only_by_its_registry(make: Make) -> None:
     lease = make(ONE)
     lease.acquire()
@@ -349,94 +262,3 @@ def test_a_key_of_somebody_else_is_refused_not_overwritten(make: Make, client: C
     with pytest.raises(RefusedError, match=r"redis\.namespace"):
         make(ONE).acquire()
     assert client.get(keys.lease(MODEL)) == b"mine"
-
-
-PLACES = (ONE, OTHER, replace(ONE, pid=12))  # the third stands where the first does
-NOBODY = -1
-
-
-class Rules:
-    """What is promised, as a few plain variables, beside leases on a real Redis."""
-
-    def __init__(self, client: Client, keys: Keys) -> None:
-        self.client, self.keys = client, keys
-        self.leases = [self.lease(number) for number in range(len(PLACES))]
-        self.taker: int | None = None  # whose lease it was last; NOBODY if that process is dead
-        self.holder: LeaseHolder | None = None  # whom it names while it stands
-        self.tokens = [0]
-        self.version = (0, "")
-
-    def lease(self, number: int) -> Lease:
-        return Lease(self.client, self.keys, MODEL, PLACES[number], ttl_s=LONG_S)
-
-    def take(self, number: int, token: int, *, is_new: bool) -> None:
-        assert token > self.tokens[-1] if is_new else token == self.tokens[-1]
-        self.tokens.append(token)
-        self.taker, self.holder = number, PLACES[number]
-
-    def goes_on(self, number: int) -> bool:
-        """Whether it may write without a new `acquire`: at most one at any time, the last taker."""
-        return self.taker in (None, number)
-
-    def acquire(self, number: int, _: int) -> None:
-        if self.holder is None or self.holder.place == PLACES[number].place:
-            self.take(number, self.leases[number].acquire(), is_new=True)
-        else:
-            with pytest.raises(LeaseTakenError) as no:
-                self.leases[number].acquire()
-            assert no.value.holder.pid == self.holder.pid
-
-    def ensure(self, number: int, _: int) -> None:
-        if self.goes_on(number):
-            self.take(number, self.leases[number].ensure(), is_new=self.holder is None)
-        else:
-            with pytest.raises(LeaseTakenError):
-                self.leases[number].ensure()
-
-    def claim(self, number: int, version: int) -> None:
-        if not self.goes_on(number):
-            with pytest.raises(LeaseTakenError):
-                self.leases[number].claim_version(version)
-            return
-        wanted = (version, PLACES[number].registry_id)
-        is_ours = version > self.version[0] or wanted == self.version
-        assert self.leases[number].claim_version(version) == is_ours
-        self.take(number, self.leases[number].ensure(), is_new=self.holder is None)
-        self.version = wanted if is_ours else self.version
-        assert self.leases[number].highest_version() == self.version[0]
-
-    def expire(self, _: int, __: int) -> None:
-        self.client.delete(self.keys.lease(MODEL))
-        self.holder = None
-
-    def release(self, number: int, _: int) -> None:
-        self.leases[number].close()
-        if self.taker == number:
-            self.holder = None
-
-    def restart(self, number: int, _: int) -> None:
-        """Killed in the middle: what the process knew is gone, what it held stands until it expires."""
-        self.leases[number] = self.lease(number)
-        if self.taker == number:
-            self.taker = NOBODY
-
-    def check(self) -> None:
-        for number, lease in enumerate(self.leases):
-            if not self.goes_on(number):
-                with pytest.raises(LeaseTakenError):
-                    lease.ensure()
-
-
-STEPS = ("acquire", "acquire", "ensure", "claim", "claim", "expire", "release", "restart")
-example_numbers = iter(range(10**6))
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2), st.integers(1, 6)), max_size=25))
-def test_whatever_three_processes_do_one_goes_on_and_tokens_and_versions_rise(
-    client: Client, keys: Keys, steps: list[tuple[str, int, int]]
-) -> None:
-    rules = Rules(client, Keys(f"{keys.namespace}.{next(example_numbers)}"))
-    for name, number, version in steps:
-        getattr(rules, name)(number, version)
-        rules.check()

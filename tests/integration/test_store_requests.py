@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from leases import MODEL, until
 
 from streamer.config import RedisConfig
 from streamer.embedded import EmbeddedRedis
@@ -13,9 +13,6 @@ from streamer.errors import StoreUnavailableError
 from streamer.store.connection import Client, connect
 from streamer.store.keys import Keys
 from streamer.store.requests import CycleRequests
-
-MODEL = "defect-lstm"
-TIMEOUT_S = 20.0
 
 
 @pytest.fixture
@@ -33,13 +30,6 @@ def keys(redis: RedisConfig) -> Keys:
 @pytest.fixture
 def requests(client: Client, keys: Keys) -> CycleRequests:
     return CycleRequests(client, keys, MODEL)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_several_askers_wait_in_turn_and_each_gets_its_own_answer(requests: CycleRequests) -> None:
