@@ -4,6 +4,7 @@
     |-- ConfigError              mend the file or the environment, start again (exit 2)
     |-- RecordError              one record cannot be used: dead letter, go on
     |-- RefusedError             what lies outside contradicts the configuration: a person decides
+    |   `-- LeaseTakenError      another trainer writes for this model name (`streamer.store.lease`)
     |-- UnavailableError         retriable: back off, try again, nothing is lost
     |   |-- BrokerUnavailableError
     |   `-- StoreUnavailableError

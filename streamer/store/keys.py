@@ -1,7 +1,8 @@
 """Every key in Redis, with what lies under it and how long it lives.
 
 All keys start with the namespace. Keys of one cast share the hash tag {cast_id}, keys of one window spec the hash
-tag {spec}, so a script touches one slot only and the same layout runs on Redis Cluster.
+tag {spec}, keys of one model name the hash tag {model}, so a script touches one slot only and the same layout runs
+on Redis Cluster.
 
 meta                          hash         layout, sensors, units, period, grid, blocks  for good
 casts                         sorted set   cast ids by log time of their first record    until its stub goes
@@ -31,6 +32,12 @@ dataset:<id>                  string       a frozen manifest                    
 {held}                        sorted set   holders by number of their hold               until released
 {held}:number                 counter      the last hold                                 for good
 {held}:by:<holder>            set          casts that a holder needs                     until released
+trainer:{model}:lease         hash         owner, token and holder of the lease          until it expires
+trainer:{model}:last          hash         the same of the last taking                   for good
+trainer:{model}:version       hash         highest version claimed, registry_id          for good
+trainer:{model}:requests      sorted set   requests for a cycle by time of asking, us    until answered or expired
+trainer:{model}:asked         sorted set   the same by when they expire, epoch ms        until answered or expired
+trainer:{model}:answer:<id>   string       what became of a request                      minutes
 
 "For good": as long as the namespace.
 """
@@ -164,3 +171,24 @@ class Keys:
 
     def held(self, holder: str) -> str:
         return f"{self.holders}:by:{holder}"
+
+    def _trained(self, model_name: str) -> str:
+        return f"{self.namespace}:trainer:{{{model_name}}}"
+
+    def lease(self, model_name: str) -> str:
+        return f"{self._trained(model_name)}:lease"
+
+    def last_taking(self, model_name: str) -> str:
+        return f"{self._trained(model_name)}:last"
+
+    def versions(self, model_name: str) -> str:
+        return f"{self._trained(model_name)}:version"
+
+    def cycle_requests(self, model_name: str) -> str:
+        return f"{self._trained(model_name)}:requests"
+
+    def cycle_askers(self, model_name: str) -> str:
+        return f"{self._trained(model_name)}:asked"
+
+    def cycle_answer(self, model_name: str, request_id: str) -> str:
+        return f"{self._trained(model_name)}:answer:{request_id}"

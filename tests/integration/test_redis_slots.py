@@ -15,7 +15,10 @@ from streamer.errors import RefusedError
 from streamer.records import Partition
 from streamer.schema import Label
 from streamer.store.connection import connect, map_redis_errors
+from streamer.store.keys import Keys
+from streamer.store.lease import Lease, LeaseHolder
 from streamer.store.pending import PendingLabels
+from streamer.store.requests import CycleRequests
 from streamer.store.retention import Retention
 from streamer.store.summary import summarise
 from trainer.data.dataset import freeze, keep, let_go, load
@@ -94,3 +97,20 @@ def test_retention_touches_one_slot_a_step(cluster: ClusterNode) -> None:
     assert (result.num_evicted, result.num_stubs_dropped, result.num_labels_expired) == (3, 2, 1)
     assert let_go(plant.reader(), (), 0, owner="one")
     plant.close()
+
+
+def test_the_lease_and_requests_of_a_model_touch_one_slot_a_step(cluster: ClusterNode) -> None:
+    client, keys = connect(RedisConfig(url=cluster.url)), Keys("lease")
+    lease = Lease(client, keys, "model", LeaseHolder("host", 1, "/registry", "registry"), ttl_s=60)
+    lease.acquire()
+    lease.raise_version(1)
+    assert lease.claim_version(2)
+    assert lease.ensure()
+    lease.close()
+    requests = CycleRequests(client, keys, "model")
+    requests.ask("a")
+    assert requests.pending() == "a"
+    requests.answer("a", b"done")
+    assert requests.take_answer("a") == b"done"
+    requests.withdraw("a")
+    client.close()
