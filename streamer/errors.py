@@ -7,6 +7,7 @@
     |   `-- LeaseTakenError      another trainer writes for this model name (`streamer.store.lease`)
     |-- UnavailableError         retriable: back off, try again, nothing is lost
     |   |-- BrokerUnavailableError
+    |   |   `-- RecordTooLargeError  it will take the record once its limit is raised
     |   `-- StoreUnavailableError
     |-- OffsetGoneError          retriable: the log no longer holds the offset; look for its start again
     |-- FencedError              retriable: someone else moved the state on; load it again
@@ -63,6 +64,10 @@ class UnavailableError(CastingError):
 
 class BrokerUnavailableError(UnavailableError):
     """Kafka did not answer."""
+
+
+class RecordTooLargeError(BrokerUnavailableError):
+    """Kafka answered that a record is larger than its limit for the topic."""
 
 
 class StoreUnavailableError(UnavailableError):

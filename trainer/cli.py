@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +15,9 @@ from streamer import process
 from streamer.logs import configure_logging
 from streamer.process import StopRequest
 from trainer.config import TrainerSettings, load_trainer_settings
+from trainer.errors import CycleStoppedError
 from trainer.learn.config import ModelSettings
-from trainer.release import ModelEntry, ModelSubscriber, ModelUpdate, Registry
+from trainer.release import ModelEntry, ModelSubscriber, ModelUpdate, RegistryReader
 
 app = typer.Typer(
     help="Fine-tunes the defect model, lets only better models through, and publishes them.",
@@ -34,7 +34,12 @@ DEFAULT_CONFIG = Path("configs/trainer.yaml")
 
 
 @app.command()
-def run(config: ConfigOption = DEFAULT_CONFIG) -> int:
+def run(
+    config: ConfigOption = DEFAULT_CONFIG,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Go on behind what the topics know, if they are ahead.")
+    ] = False,
+) -> int:
     """Runs the daemon until SIGTERM or Ctrl-C."""
     settings, model_settings = _settings(config)
     stop = StopRequest()
@@ -42,18 +47,17 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> int:
     from trainer.app import run_trainer  # noqa: PLC0415 - torch takes seconds to import, and help needs none
 
     with suppress(process.StoppedError):
-        run_trainer(settings, model_settings, stop)
+        run_trainer(settings, model_settings, stop, adopts=adopt)
     return stop.exit_code()
 
 
 @app.command()
 def once(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> int:
-    """Runs a single cycle now, whatever the triggers say."""
+    """Runs a single cycle now, whatever the triggers say; beside a running trainer that one is asked to."""
     settings, model_settings = _settings(config)
     stop = StopRequest()
     stop.install()
     from trainer.app import run_cycle_once  # noqa: PLC0415 - torch takes seconds to import
-    from trainer.cycle.runner import CycleStoppedError  # noqa: PLC0415 - the same
 
     try:
         result = run_cycle_once(settings, model_settings, stop)
@@ -61,7 +65,7 @@ def once(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
         return stop.exit_code()
     if result is None:
         return 1
-    report = dataclasses.asdict(result)
+    report = result.model_dump(mode="json")
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -76,7 +80,7 @@ def models(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     "ahead" is its AUC-ROC less that of the better baseline: below 0, a simple model ranks better.
     """
     settings, _ = _settings(config)
-    entries = Registry(settings.registry).models()
+    entries = RegistryReader(settings.registry).models()
     _warn_if_behind(entries)
     if as_json:
         typer.echo(json.dumps([_entry(entry) for entry in entries]))

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from streamer.config import HttpConfig, KafkaConfig, LoggingConfig, RedisConfig, TopicsConfig
 from streamer.settings import ConfigPath, Section, Settings, load_settings
+from trainer.cycle.config import CycleConfig
 from trainer.data.config import DatasetConfig
 from trainer.gate.config import GateConfig
 from trainer.learn.config import ModelSettings
@@ -33,6 +34,7 @@ class TrainerSettings(Settings):
     redis: RedisConfig = RedisConfig()
     dataset: DatasetConfig = DatasetConfig()
     triggers: TriggersConfig = TriggersConfig()
+    cycle: CycleConfig = CycleConfig()
     gate: GateConfig = GateConfig()
     registry: RegistryConfig = RegistryConfig()
     model: ModelConfig = ModelConfig()

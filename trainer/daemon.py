@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
 
-from streamer.errors import UnavailableError
+from streamer.errors import BrokerUnavailableError, CastingError, UnavailableError
 from streamer.http import Health
 from streamer.process import StopRequest
 from streamer.store.reading import WindowReader
+from streamer.store.requests import CycleRequests
 from trainer.config import TrainerSettings
 from trainer.cycle.baseline_gap import warn_if_behind
-from trainer.cycle.journal import CurrentCycle, CycleJournal
-from trainer.cycle.runner import CycleResult, CycleRunner, CycleStoppedError
-from trainer.data.dataset import Dataset, Selection, freeze, keep, let_go, load
+from trainer.cycle.journal import CycleJournal
+from trainer.cycle.runner import CycleRunner, WriterLease
+from trainer.cycle.state import CycleResult, State
 from trainer.errors import (
-    CheckpointError,
-    DatasetChangedError,
-    ModelInputError,
+    AttemptFailedError,
+    CycleStoppedError,
+    DiskUnavailableError,
+    InputsChangedError,
     NotEnoughDataError,
-    TrainingDivergedError,
 )
 from trainer.metrics import TrainerMetrics
-from trainer.release.publish.publisher import Publisher
-from trainer.release.registry.versions import Registry
+from trainer.release.publish.outbox import Outbox
+from trainer.release.registry.registry import Registry
 from trainer.triggers import Trigger, due
 
 log = structlog.get_logger()
 
+# After a disk that takes nothing, or an attempt that failed, the loop waits twice as long each time, up to this.
+# Smaller: what fails costs more. Larger: a disk that was mended is noticed later.
+MAX_WAIT_S = 300.0
+
 
 class TrainerDaemon:
-    """Runs cycles for one model; it holds the registry's lock, so there is one of it.
+    """Runs cycles for one model; it holds the registry's lock and the lease, so there is one of it.
 
     Args:
         open_reader: Opens the namespace; raises NotEnoughDataError while no streamer has written to it.
@@ -46,63 +51,70 @@ class TrainerDaemon:
         *,
         open_reader: Callable[[], WindowReader],
         registry: Registry,
-        publisher: Publisher,
+        journal: CycleJournal,
         runner: CycleRunner,
+        outbox: Outbox,
+        lease: WriterLease,
+        requests: CycleRequests,
         metrics: TrainerMetrics,
         health: Health,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
         self._open_reader = open_reader
-        self._registry = registry
-        self._publisher = publisher
-        self._runner = runner
-        self._metrics = metrics
-        self._health = health
-        self._now = now
-        self._journal = CycleJournal(registry.folder)
+        self._registry, self._journal, self._runner = registry, journal, runner
+        self._outbox, self._lease, self._requests = outbox, lease, requests
+        self._metrics, self._health, self._now = metrics, health, now
         self._started_at = now()
+        self._due_since: datetime | None = None
         self._tried_arrival = -1  # up to here the windows were not enough, and nothing has come since
+        self._answers: dict[str, bytes] = {}  # by request, not yet in Redis
         self._last_said = ""
-        self._away: type[Exception] | None = None  # the kind of the outage that was said
+        self._away: dict[str, str] = {}  # what does not answer, as it was said
+        self._wait_s = settings.triggers.poll_s
 
     def run(self, stop: StopRequest) -> None:
         """Runs until stopped.
 
         Raises:
-            RegistryError: The registry cannot be used.
+            RegistryError: The registry cannot be used, or is behind the topics.
+            LeaseTakenError: Another trainer writes for this model name.
         """
         champion = self._registry.champion_version()
         if champion is not None:
             warn_if_behind(self._registry.manifest(champion), decision="promoted")
+        self.compare()
+        self._health.ready()
+        self._observe()
         while not stop():
             self._health.beat()
-            try:
-                self.run_once()
-                self._reached()
-            except UnavailableError as exc:
-                self._miss(exc)
-            except NotEnoughDataError as exc:
-                self._reached()
-                self._say("waiting", str(exc))
-            except CycleStoppedError as exc:
-                log.info("stopped in training", reason=str(exc))
-            self._observe()
-            stop.wait(self._settings.triggers.poll_s)
+            self._turn()
+            stop.wait(self._wait_s)
 
     def run_once(self) -> CycleResult | None:
-        """Publishes what is left from before, then runs a cycle if one is in progress or due.
+        """Publishes what is left from before, then runs a cycle if one is in progress, due, or asked for.
 
         Raises:
-            UnavailableError: Redis or Kafka does not answer; nothing is lost.
+            UnavailableError: Redis or the disk does not answer; nothing is lost.
             NotEnoughDataError: A cycle is due, but the windows do not suffice yet.
+            AttemptFailedError: The cycle is tried again.
         """
+        self._lease.ensure()
+        self._send_answers()
         self.publish()
+        self._runner.settle()
         reader = self._open_reader()
-        trigger = self._due(reader)
-        if self._journal.current() is None and trigger is None:
+        asked = self._requests.pending_all()
+        trigger = "manual" if asked else self._due(reader)
+        if trigger is None and not self._goes_on():
             return None
-        return self.run_cycle(reader, trigger or "interval")
+        try:
+            result = self.run_cycle(reader, trigger or "interval")
+        except (NotEnoughDataError, InputsChangedError) as exc:
+            self._answer(asked, {"error": str(exc)})
+            raise
+        self._answer(asked, self._told(result))
+        return result
 
     def run_cycle(self, reader: WindowReader, trigger: Trigger) -> CycleResult | None:
         """Runs the cycle in progress, or a new one.
@@ -111,117 +123,145 @@ class TrainerDaemon:
             What came of it; None if it failed, which is logged and counted, and the champion stays.
 
         Raises:
-            UnavailableError: Redis or Kafka does not answer; the cycle goes on later.
+            UnavailableError: Redis or the disk does not answer; the cycle goes on later.
             NotEnoughDataError: The windows do not suffice yet.
+            AttemptFailedError: It is tried again.
         """
         self._metrics.training.set(1)
         try:
-            cycle, result = self._run_cycle(reader, trigger)
-        except (TrainingDivergedError, ModelInputError) as exc:
-            self._fail(exc)
-            return None
-        except NotEnoughDataError as exc:
-            # Of a cycle in progress: a gate that was made stricter meanwhile. It would be so for ever.
-            self._give_up(str(exc))
+            result = self._runner.run(reader, trigger)
+        except NotEnoughDataError:
+            self._tried_arrival = reader.last_arrival()
+            if trigger == "manual":
+                self._runner.abandon("asked for, and the windows did not suffice")
             raise
-        except CheckpointError as exc:
-            # Such as a configuration that was changed in mid-cycle: its windows are news for the next one.
-            self._say("starting the cycle anew", str(exc))
-            self._journal.abandon()
-            return None
         finally:
             self._metrics.training.set(0)
-        self._journal.finish(cycle, self._now())
-        self._metrics.on_cycle(result)
-        self._last_said = ""
+        self._due_since, self._last_said = None, ""
         self.publish()
         return result
 
     def publish(self) -> None:
-        """Sends what was decided and is not yet acknowledged.
+        """Sends what was decided and is not yet acknowledged; while Kafka is away it waits, and all else goes on."""
+        try:
+            flushed = self._outbox.flush()
+        except BrokerUnavailableError as exc:
+            self._miss("kafka", exc)
+            return
+        self._metrics.refused_events.set(flushed.num_refused)
+        if flushed.sent:
+            self._reached("kafka")
+        cycle = self._state.cycle
+        if cycle is not None and cycle.phase == "decided" and not self._registry.outbox():
+            self._reached("kafka")
+            self._journal.note(self._state.moved(cycle.published()))
 
-        Raises:
-            BrokerUnavailableError: It stays in the outbox.
-        """
-        if self._registry.outbox():
-            for event in self._publisher.flush_outbox(self._registry):
-                log.info("published", what=event.kind, version=event.version)
+    @property
+    def _state(self) -> State:
+        return self._journal.state
+
+    def _turn(self) -> None:
+        """One turn of the loop, whatever comes of it."""
+        try:
+            self.run_once()
+            self._works()
+        except UnavailableError as exc:
+            self._cannot_work(exc)
+        except NotEnoughDataError as exc:
+            self._works()
+            self._say("waiting", str(exc))
+        except InputsChangedError as exc:
+            self._refuses(exc)
+        except CycleStoppedError as exc:
+            log.info("stopped in training", reason=str(exc))
+        except AttemptFailedError as exc:
+            log.error("attempt failed", error=str(exc), kind=type(exc.__cause__).__name__)  # noqa: TRY400
+            self._wait_longer()
+        try:
+            self._observe()
+        except DiskUnavailableError as exc:
+            self._cannot_work(exc)
+
+    def compare(self) -> None:
+        """Holds the registry against the topics; while Kafka is away, that is done before the first event goes."""
+        try:
+            head = self._outbox.compare()
+        except BrokerUnavailableError as exc:
+            self._miss("kafka", exc)
+        else:
+            self._journal.note(self._state.numbered_from(head.cycle))
+
+    def _goes_on(self) -> bool:
+        """Whether the cycle in progress can go on."""
+        cycle = self._state.in_progress
+        return cycle is not None and cycle.phase != "waiting"
 
     def _due(self, reader: WindowReader) -> Trigger | None:
-        last = self._journal.last()
-        news = reader.num_labelled_since(last.arrival)
+        state, configuration = self._state, self._runner.configuration
+        news = reader.num_labelled_since(state.news_after(configuration))
         self._metrics.new_windows.set(news)
         if reader.last_arrival() == self._tried_arrival:
             return None
-        since = self._now() - (last.finished_at or self._started_at)
-        return due(self._settings.triggers, num_new_windows=news, since_last_s=since.total_seconds())
+        until = state.waits_until(configuration)
+        if until is not None and self._now() < until:
+            return None
+        ended_at = state.cycle.ended_at if state.cycle else None
+        since = self._now() - (ended_at or self._started_at)
+        trigger = due(self._settings.triggers, num_new_windows=news, since_last_s=since.total_seconds())
+        self._due_since = None if trigger is None else self._due_since or self._now()
+        return trigger
 
-    def _run_cycle(self, reader: WindowReader, trigger: Trigger) -> tuple[CurrentCycle, CycleResult]:
-        current = self._journal.current()
-        if current is not None and (result := self._runner.result(current)):
-            return current, result  # killed between its decision and its end
-        cycle, dataset = self._begin(reader, trigger)
-        return cycle, self._runner.run(cycle, dataset, self._journal.run_dir)
+    def _told(self, result: CycleResult | None) -> dict[str, object]:
+        if result is not None:
+            return {"result": result.model_dump(mode="json")}
+        cycle = self._state.cycle
+        return {"error": "; ".join(cycle.reasons) if cycle else "the cycle failed"}
 
-    def _begin(self, reader: WindowReader, trigger: Trigger) -> tuple[CurrentCycle, Dataset]:
-        current = self._journal.current()
-        if current is not None:
-            try:
-                dataset = load(reader, current.manifest)
-            except DatasetChangedError as exc:
-                log.warning("frozen data set is gone", cycle=current.number, error=str(exc))
-                self._give_up(str(exc))
-                trigger = current.trigger
-            else:
-                log.info("going on", cycle=current.number)
-                return current, dataset
-        config = self._settings.dataset
-        owner = self._registry.model_name
-        dataset = freeze(reader, config.max_windows, self._check, owner=owner)
-        keep(reader, dataset.manifest, owner=owner)
-        cycle = self._journal.begin(trigger, dataset.manifest, config, self._now())
-        champion = self._registry.champion()
-        needed = {dataset.manifest.id, *([champion.manifest.dataset.id] if champion else [])}
-        if old := let_go(reader, needed, config.num_kept, owner=owner):
-            log.info("data sets let go", ids=old)
-        return cycle, dataset
+    def _answer(self, asked: list[str], told: dict[str, object]) -> None:
+        self._answers |= {request_id: json.dumps(told).encode() for request_id in asked}
+        self._send_answers()
 
-    def _check(self, selection: Selection) -> None:
-        try:
-            self._runner.check(selection, self._settings.dataset)
-        except NotEnoughDataError:
-            self._tried_arrival = selection.arrival
-            raise
+    def _send_answers(self) -> None:
+        """Sends answers, those first that an outage of Redis has held up."""
+        for request_id, payload in list(self._answers.items()):
+            self._requests.answer(request_id, payload)
+            del self._answers[request_id]
 
-    def _give_up(self, reason: str) -> None:
-        """Ends the cycle in progress without a model; its windows are news for the next one."""
-        current = self._journal.current()
-        if current is not None:
-            self._runner.give_up(current, reason)
-            self._journal.abandon()
+    # What is said, and how long it waits
 
-    def _fail(self, exc: Exception) -> None:
-        log.error("cycle failed", error=str(exc), kind=type(exc).__name__)
-        self._metrics.failures.labels(type(exc).__name__).inc()
-        current = self._journal.current()
-        if current is not None:
-            self._runner.give_up(current, str(exc))
-            # The same data would fail again: the next cycle waits for news.
-            self._journal.finish(current, self._now())
+    def _works(self) -> None:
+        """Redis, the lease and the disk are there."""
+        self._reached("redis", "disk")
+        self._wait_s = self._settings.triggers.poll_s
+        self._health.ready()
 
-    def _miss(self, exc: UnavailableError) -> None:
-        """A server did not answer: said once an outage, however the client words it from call to call."""
-        if self._away is not type(exc):
-            self._away = type(exc)
-            log.warning("waiting", error=str(exc))
+    def _cannot_work(self, exc: UnavailableError) -> None:
+        is_disk = isinstance(exc, DiskUnavailableError)
+        self._miss("disk" if is_disk else "redis", exc)
+        self._health.not_ready(str(exc))
+        if is_disk:
+            self._metrics.write_failures.inc()
+            self._wait_longer()
+
+    def _refuses(self, exc: InputsChangedError) -> None:
+        if str(exc) != self._last_said:
+            self._metrics.failures.labels(type(exc).__name__).inc()
+        self._say("refused to train", str(exc))
         self._health.not_ready(str(exc))
 
-    def _reached(self) -> None:
-        """All servers answered."""
-        if self._away is not None:
-            log.info("recovered")
-            self._away = None
-        self._health.ready()
+    def _wait_longer(self) -> None:
+        self._wait_s = max(self._settings.triggers.poll_s, min(2 * self._wait_s, MAX_WAIT_S))
+
+    def _miss(self, server: str, exc: CastingError) -> None:
+        """A server did not answer: said once an outage, however it is worded from call to call."""
+        if server not in self._away:
+            self._away[server] = str(exc)
+            log.warning("waiting", server=server, error=str(exc))
+
+    def _reached(self, *servers: str) -> None:
+        for server in servers:
+            if self._away.pop(server, None) is not None:
+                log.info("recovered", server=server)
 
     def _say(self, event: str, message: str) -> None:
         """Logs a state once, not at every turn."""
@@ -232,12 +272,9 @@ class TrainerDaemon:
     def _observe(self) -> None:
         self._metrics.unpublished.set(len(self._registry.outbox()))
         self._metrics.ready.set(self._health.why_not_ready() is None)
-        promoted = [event for event in self._registry.events() if event.kind == "promoted"]
-        if promoted:
-            event, manifest = promoted[-1], self._registry.manifest(promoted[-1].version)
-            self._metrics.version.set(event.version)
-            self._metrics.promoted_at.set(event.at.timestamp())
-            self._metrics.auc_roc.set(manifest.scores["auc_roc"])
-            self._metrics.auc_pr.set(manifest.scores["auc_pr"])
-            gap = manifest.baseline_gap
-            self._metrics.baseline_gap.set(math.nan if gap is None else gap)
+        self._metrics.show_state(self._state)
+        if self._due_since is not None and self._state.due_since() is None:
+            self._metrics.due_since.set(self._due_since.timestamp())
+        champion = self._registry.champion_version()
+        if champion is not None:
+            self._metrics.show_champion(self._registry.manifest(champion), self._registry.decision(champion))

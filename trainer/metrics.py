@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from trainer.cycle.runner import CycleResult
+from trainer.cycle.state import Cycle, State
 from trainer.learn.report.training_metrics import EpochResult
+from trainer.release.client.artifact import Manifest
+from trainer.release.registry.event import Decision
+
+ENDINGS = ("promoted", "refused", "failed", "abandoned")
+# Kinds of errors that an attempt of a cycle is known to end in; created at 0, so that the first one is an increase.
+FAULTS = (
+    "ArtifactError",
+    "ConfigError",
+    "InputsChangedError",
+    "ModelInputError",
+    "RegistryBehindError",
+    "RegistryError",
+    "RuntimeError",
+    "TrainingDivergedError",
+    "TrainingSetupError",
+)
 
 
 class TrainerMetrics:
@@ -19,20 +36,43 @@ class TrainerMetrics:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(name, text, registry=self.registry)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=self.registry)
+        def counter(name: str, text: str, *labels: str, known: Iterable[str] = ()) -> Counter:
+            made = Counter(name, text, labels, registry=self.registry)
+            for value in known:
+                made.labels(value)
+            return made
 
-        self.cycles = counter("casting_trainer_cycles", "Finished cycles by decision.", "decision")
-        self.failures = counter("casting_trainer_failures", "Cycles that ended in an error.", "error")
+        self.cycles = counter(
+            "casting_trainer_cycles", "Cycles by what became of them.", "decision", known=ENDINGS
+        )
+        self.failures = counter(
+            "casting_trainer_failures",
+            "Attempts of a cycle that ended in an error, by its kind.",
+            "error",
+            known=FAULTS,
+        )
+        self.write_failures = counter(
+            "casting_trainer_write_failures", "Times that the disk of the registry took no write."
+        )
         self.epochs = counter("casting_trainer_epochs", "Epochs trained.")
         self.new_windows = gauge(
             "casting_trainer_new_labelled_windows", "Labelled windows since the last cycle."
         )
+        self.attempts = gauge(
+            "casting_trainer_cycle_attempts", "Attempts of the phase that the cycle is in, without progress."
+        )
+        self.due_since = gauge(
+            "casting_trainer_cycle_due_since_timestamp_seconds",
+            "Since when a cycle is due, or in progress, that has not come through; 0: none is.",
+        )
         self.unpublished = gauge(
             "casting_trainer_unpublished_events", "Decisions not yet acknowledged by Kafka."
         )
+        self.refused_events = gauge(
+            "casting_trainer_refused_events", "Of these, those that Kafka does not take as they are."
+        )
         self.training = gauge("casting_trainer_cycle_in_progress", "1 while a cycle runs.")
-        self.ready = gauge("casting_trainer_ready", "1 while Redis and the registry can be used.")
+        self.ready = gauge("casting_trainer_ready", "1 while Redis, the lease and the registry can be used.")
         self.train_loss = gauge("casting_trainer_train_loss", "Of the last epoch.")
         self.val_loss = gauge("casting_trainer_validation_loss", "Of the last epoch.")
         self.val_auc_pr = gauge("casting_trainer_validation_auc_pr", "Of the last epoch.")
@@ -46,11 +86,20 @@ class TrainerMetrics:
         self.version = gauge("casting_model_version", "Version that serves, 0 before the first.")
         self.auc_roc = gauge("casting_model_auc_roc", "Of the champion when it was promoted.")
         self.auc_pr = gauge("casting_model_auc_pr", "Of the champion when it was promoted.")
+        self.newest_auc_roc = gauge(
+            "casting_model_newest_auc_roc",
+            "Of the champion on the newest gate windows, scored with the last decision; NaN if not known.",
+        )
+        self.newest_auc_pr = gauge(
+            "casting_model_newest_auc_pr",
+            "Of the champion on the newest gate windows, scored with the last decision; NaN if not known.",
+        )
         self.baseline_gap = gauge(
             "casting_model_baseline_gap",
             "AUC-ROC of the champion less that of the better baseline when it was promoted; NaN if not known.",
         )
-        self.baseline_gap.set(math.nan)
+        for unknown in (self.baseline_gap, self.newest_auc_roc, self.newest_auc_pr):
+            unknown.set(math.nan)
         self.promoted_at = gauge(
             "casting_model_promoted_timestamp_seconds",
             "When the champion was promoted, seconds since the epoch.",
@@ -76,7 +125,28 @@ class TrainerMetrics:
         self.gpu_bytes.set(epoch.gpu_mb * 2**20)
         self.sequences_per_s.set(epoch.sequences_per_s)
 
-    def on_cycle(self, result: CycleResult) -> None:
-        """Counts a finished cycle."""
-        self.cycles.labels(result.decision).inc()
-        self.cycle_seconds.observe(result.seconds)
+    def on_ended(self, cycle: Cycle) -> None:
+        """Counts a cycle that is over."""
+        self.cycles.labels(cycle.ending).inc()
+        if cycle.result is not None:
+            self.cycle_seconds.observe(cycle.result.seconds)
+
+    def show_champion(self, manifest: Manifest, decision: Decision | None) -> None:
+        """Shows the model that serves."""
+        self.version.set(manifest.version)
+        self.promoted_at.set(decision.at.timestamp() if decision else 0.0)
+        self.auc_roc.set(_or_nan(manifest.scores.get("auc_roc")))
+        self.auc_pr.set(_or_nan(manifest.scores.get("auc_pr")))
+        self.baseline_gap.set(_or_nan(manifest.baseline_gap))
+
+    def show_state(self, state: State) -> None:
+        """Shows where the cycles stand."""
+        in_progress, due_since, serving = state.in_progress, state.due_since(), state.serving
+        self.attempts.set(in_progress.attempts if in_progress else 0)
+        self.due_since.set(due_since.timestamp() if due_since else 0.0)
+        self.newest_auc_roc.set(_or_nan(serving and serving.auc_roc))
+        self.newest_auc_pr.set(_or_nan(serving and serving.auc_pr))
+
+
+def _or_nan(figure: float | None) -> float:
+    return math.nan if figure is None else figure

@@ -7,7 +7,7 @@ from streamer.kafka.admin import TopicSpec, end_offsets, ensure_topics, hold_rec
 from streamer.kafka.connection import MAX_REQUEST_BYTES
 from streamer.kafka.consumer import GroupConsumer
 from streamer.kafka.producer import Producer
-from streamer.kafka.reader import TopicReader
+from streamer.kafka.reader import TopicReader, read_tail
 from streamer.kafka.rebalance import Rebalance
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "ensure_topics",
     "hold_records",
     "missing_topics",
+    "read_tail",
 ]

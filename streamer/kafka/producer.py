@@ -9,8 +9,11 @@ import kafka.errors
 from kafka import KafkaProducer
 
 from streamer.config import KafkaConfig
-from streamer.errors import BrokerUnavailableError, RecordError
+from streamer.errors import BrokerUnavailableError, RecordError, RecordTooLargeError
 from streamer.kafka.connection import MAX_REQUEST_BYTES, client_options, map_kafka_errors
+
+# Of one record: of the client before it sends, of the broker after it came.
+TOO_LARGE = (kafka.errors.MessageSizeTooLargeError, kafka.errors.RecordListTooLargeError)
 
 
 class Producer:
@@ -69,7 +72,7 @@ class Producer:
                 sent = self._connect().send(topic, value, key=key, headers=list(headers), partition=partition)
                 self._pending.append(sent)
         except BrokerUnavailableError as exc:
-            if isinstance(exc.__cause__, kafka.errors.MessageSizeTooLargeError):
+            if isinstance(exc.__cause__, TOO_LARGE):
                 raise RecordError("too_large", str(exc.__cause__)) from exc
             self._give_up_client()
             raise
@@ -78,7 +81,8 @@ class Producer:
         """Waits until every queued record is acknowledged by the broker.
 
         Raises:
-            BrokerUnavailableError: At least one record was not; which of them arrived is unknown.
+            RecordTooLargeError: The broker takes no record of that size; which of the others arrived is unknown.
+            BrokerUnavailableError: At least one record was not acknowledged; which of them arrived is unknown.
         """
         pending, self._pending = self._pending, []
         try:
@@ -87,8 +91,12 @@ class Producer:
                 failed = next((future.exception for future in pending if future.exception), None)
                 if failed:
                     raise failed
-        except BrokerUnavailableError:
+        except BrokerUnavailableError as exc:
             self._give_up_client()
+            if isinstance(exc.__cause__, TOO_LARGE):
+                raise RecordTooLargeError(
+                    f"{exc}; raise max.message.bytes of the topic, or make the record smaller"
+                ) from exc
             raise
 
     def num_unflushed(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Self
 
 import kafka
@@ -9,6 +11,7 @@ from kafka import KafkaConsumer
 
 from streamer.config import KafkaConfig
 from streamer.errors import BrokerUnavailableError
+from streamer.kafka.admin import end_offsets, missing_topics
 from streamer.kafka.connection import (
     MAX_REQUEST_BYTES,
     as_record,
@@ -20,13 +23,16 @@ from streamer.records import Partition, Record
 
 
 class TopicReader:
-    """Reads all partitions of one topic from the beginning on, without a group.
+    """Reads all partitions of one topic, without a group.
+
+    Args:
+        begin: The offset to begin at by partition; others are read from their beginning.
 
     Raises:
         BrokerUnavailableError: The broker does not answer, or the topic does not exist (yet).
     """
 
-    def __init__(self, config: KafkaConfig, topic: str) -> None:
+    def __init__(self, config: KafkaConfig, topic: str, begin: Mapping[Partition, int] | None = None) -> None:
         self._servers = config.bootstrap_servers
         with map_kafka_errors(f"reading {topic}", self._servers):
             self._consumer = KafkaConsumer(
@@ -50,6 +56,8 @@ class TopicReader:
             self._partitions = [kafka.TopicPartition(topic, number) for number in sorted(numbers)]
             self._consumer.assign(self._partitions)
             self._consumer.seek_to_beginning(*self._partitions)
+            for partition, offset in (begin or {}).items():
+                self._consumer.seek(kafka.TopicPartition(*partition), offset)
 
     def poll(self, timeout_s: float) -> list[Record]:
         """Returns the next records, an empty list when none came within the time."""
@@ -84,3 +92,32 @@ class TopicReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def read_tail(
+    config: KafkaConfig, topic: str, last: int | None = None, timeout_s: float = 30.0
+) -> list[Record]:
+    """Reads a topic up to its end: the last so many offsets of each partition, or all of it.
+
+    Returns:
+        Its records, none if there is no such topic.
+
+    Raises:
+        BrokerUnavailableError: The broker does not answer, or not within the time.
+    """
+    if missing_topics(config, [topic]):
+        return []
+    begin: dict[Partition, int] = {}
+    if last is not None:
+        ends = end_offsets(config, [topic])
+        begin = {partition: end - last for partition, end in ends.items() if end > last}
+    deadline, found = time.monotonic() + timeout_s, list[Record]()
+    with TopicReader(config, topic, begin) as reader:
+        while True:
+            found += reader.poll(0.2)
+            if reader.at_end():
+                return found
+            if time.monotonic() > deadline:
+                raise BrokerUnavailableError(
+                    f"Kafka at {config.bootstrap_servers}: {topic} could not be read to its end within {timeout_s:g} s"
+                )

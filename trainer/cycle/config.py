@@ -13,7 +13,9 @@ class CycleConfig(Section):
     """What happens to a cycle that does not come through."""
 
     # Smaller: a machine that is restarted in long trainings gives them up. Larger: what fails each time costs more.
-    max_attempts: int = Field(3, ge=1, le=100, description="of one phase without progress; then the cycle fails")
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="of one phase without progress; then the cycle fails"
+    )
     # Smaller: what fails again costs more. Larger: what was mended meanwhile is trained later.
     backoff_s: float = Field(300.0, ge=0, description="after a cycle that failed; doubled with each in a row")
     max_backoff_s: float = Field(21_600.0, ge=0)

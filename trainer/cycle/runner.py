@@ -21,7 +21,8 @@ from typing import Protocol
 import numpy as np
 import structlog
 
-from streamer.errors import ConfigError, LeaseTakenError, UnavailableError
+from streamer.errors import ConfigError, UnavailableError
+from streamer.store.lease import LeaseTakenError
 from streamer.store.reading import WindowReader
 from trainer.cycle.baseline_gap import warn_if_behind
 from trainer.cycle.candidate import TrainingSummary, model_file
@@ -171,7 +172,12 @@ class CycleRunner:
     def settle(self) -> None:
         """Completes what the state says and a kill, a full disk or an outage left undone in the registry."""
         cycle = self._state.cycle
-        if cycle is not None and cycle.decision is not None and cycle.version is not None and cycle.phase == "decided":
+        if (
+            cycle is not None
+            and cycle.decision is not None
+            and cycle.version is not None
+            and cycle.phase == "decided"
+        ):
             self._carry_out(cycle)
         current = self._state.in_progress
         mine = None if current is None else self._registry.trained_in(current.number)
@@ -194,9 +200,7 @@ class CycleRunner:
         champion = self._registry.champion_version()
         if champion is not None and not self._accept_new_inputs:
             require_same_inputs(self._registry.manifest(champion), reader.data, reader.spec)
-        self._journal.write(
-            self._state.begun(trigger, self._dataset_config, self.configuration, self._now())
-        )
+        self._journal.write(self._state.begun(trigger, self._dataset_config, self.configuration, self._now()))
         self._dataset = None
 
     def _run_phases(self, reader: WindowReader) -> Cycle:
@@ -366,13 +370,22 @@ class CycleRunner:
         version, decision, result = cycle.version, cycle.decision, cycle.result
         if version is None or decision is None or self._registry.decision(version) is not None:
             return
-        details = {} if result is None else result.model_dump(mode="json", exclude={"decision", "version", "reasons"})
+        details = (
+            {}
+            if result is None
+            else result.model_dump(mode="json", exclude={"decision", "version", "reasons"})
+        )
         details["cycle"] = details.pop("number", cycle.number)
         self._registry.decide(version, decision, {**details, "dataset": cycle.dataset})
 
     def _tell_failed(self, cycle: Cycle) -> None:
         ce_id = str(uuid.uuid5(uuid.UUID(self._registry.identity().id), f"cycle-{cycle.number}-failed"))
-        details = {"cycle": cycle.number, "trigger": cycle.trigger, "phase": cycle.phase, "faults": cycle.faults}
+        details = {
+            "cycle": cycle.number,
+            "trigger": cycle.trigger,
+            "phase": cycle.phase,
+            "faults": cycle.faults,
+        }
         self._registry.tell_failed(ce_id, cycle.reasons, {**details, "dataset": cycle.dataset})
         self._journal.write(self._state.moved(cycle.told()))
 

@@ -143,7 +143,12 @@ class Cycle(_Record):
 
     def decided(self, decision: Decision, result: CycleResult) -> Self:
         """What becomes of its version."""
-        fields = {"decision": decision, "result": result, "ending": decision.kind, "reasons": decision.reasons}
+        fields = {
+            "decision": decision,
+            "result": result,
+            "ending": decision.kind,
+            "reasons": decision.reasons,
+        }
         return self._entered("decided", ended_at=decision.at, **fields)
 
     def published(self) -> Self:

@@ -1,7 +1,6 @@
-"""From a trained challenger to a model in service: gate, model file, registry, publisher, subscriber.
+"""From a trained challenger to a model in service: model file, registry, publisher, subscriber.
 
-Importing this needs no torch, scikit-learn or scipy. What does is imported by its module:
-`trainer.release.scorer` (torch) and `trainer.gate.policy` (scikit-learn).
+Importing this needs no torch, scikit-learn or scipy. What does is imported by its module: `trainer.release.scorer`.
 """
 
 from trainer.release.client.artifact import Artifact, DatasetInfo, Manifest, read_artifact, write_artifact
@@ -9,7 +8,8 @@ from trainer.release.client.subscriber import ModelSubscriber, ModelUpdate
 from trainer.release.publish.publisher import Publisher, release_topics
 from trainer.release.registry.config import RegistryConfig
 from trainer.release.registry.event import ModelEvent
-from trainer.release.registry.versions import ModelEntry, Registry
+from trainer.release.registry.reader import ModelEntry, RegistryReader
+from trainer.release.registry.registry import Registry
 
 __all__ = [
     "Artifact",
@@ -22,6 +22,7 @@ __all__ = [
     "Publisher",
     "Registry",
     "RegistryConfig",
+    "RegistryReader",
     "read_artifact",
     "release_topics",
     "write_artifact",

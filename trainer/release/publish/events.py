@@ -7,6 +7,7 @@ event a decision (structured mode, on the log).
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from trainer.release.client.artifact import CONTENT_TYPE, Manifest
 from trainer.release.client.cloudevent import CloudEvent
@@ -30,22 +31,26 @@ def model_update(manifest: Manifest, data: bytes, *, ce_id: str, at: datetime, s
     )
 
 
-def model_event(event: ModelEvent, manifest: Manifest, *, source: str) -> CloudEvent:
-    """The event that tells of a decision."""
-    summary = manifest.model_dump(
-        mode="json",
-        include={
-            *("model_name", "version", "parent", "created_at", "dataset", "threshold"),
-            *("scores", "baselines", "baseline_gap"),
-        },
-    )
+def model_event(event: ModelEvent, model_name: str, manifest: Manifest | None, *, source: str) -> CloudEvent:
+    """The event that tells of a decision, or of a cycle that failed before it had a version."""
+    summary = {"model_name": model_name} if manifest is None else _summary(manifest)
     return CloudEvent(
         id=event.ce_id,
         source=source,
         type=EVENT_PREFIX + event.kind,
         time=event.at,
-        subject=manifest.model_name,
+        subject=model_name,
         datacontenttype="application/json",
         data={**summary, "reasons": list(event.reasons), "details": event.details},
-        extensions={MODEL_VERSION: str(manifest.version)},
+        extensions={} if event.version is None else {MODEL_VERSION: str(event.version)},
+    )
+
+
+def _summary(manifest: Manifest) -> dict[str, Any]:
+    return manifest.model_dump(
+        mode="json",
+        include={
+            *("model_name", "version", "parent", "cycle", "created_at", "dataset", "threshold"),
+            *("scores", "baselines", "baseline_gap"),
+        },
     )

@@ -1,0 +1,120 @@
+"""What the topics know of a model: the newest version that was ever told of, and the model in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from streamer.config import KafkaConfig, TopicsConfig
+from streamer.errors import RecordError
+from streamer.kafka import read_tail
+from streamer.records import Record
+from trainer.errors import RegistryBehindError
+from trainer.release.client.cloudevent import CloudEvent, from_record
+from trainer.release.client.updates import MODEL_UPDATED, MODEL_VERSION
+from trainer.release.publish.events import EVENT_PREFIX
+from trainer.release.registry.registry import Registry
+
+log = structlog.get_logger()
+
+# From the ends of the topics: versions and cycles rise, so the newest record says it. Smaller: records of many other
+# models hide it. Larger: a start reads more; a model may be 10 MB.
+EVENTS_READ = 2_000
+MODELS_READ = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the topics know of one model name.
+
+    Attributes:
+        version: The highest version in either topic, 0 if there is none.
+        cycle: The highest cycle that an event names, 0 if none does.
+        model: The model file in use, None if there is none.
+        model_version: Its version.
+    """
+
+    version: int = 0
+    cycle: int = 0
+    model: bytes | None = None
+    model_version: int = 0
+
+
+def read_head(kafka: KafkaConfig, topics: TopicsConfig, model_name: str) -> Head:
+    """Reads the ends of both topics; a topic that does not exist knows nothing.
+
+    Raises:
+        BrokerUnavailableError: The broker does not answer.
+    """
+    models = _events(read_tail(kafka, topics.models, MODELS_READ), model_name)
+    decisions = _events(read_tail(kafka, topics.model_events, EVENTS_READ), model_name)
+    updates = [event for event in models if event.type == MODEL_UPDATED]
+    newest = updates[-1] if updates else None
+    return Head(
+        version=max([_version(event) for event in (*updates, *decisions)], default=0),
+        cycle=max([_cycle(event) for event in decisions], default=0),
+        model=newest.data if newest and isinstance(newest.data, bytes) else None,
+        model_version=_version(newest) if newest else 0,
+    )
+
+
+def require_abreast(registry: Registry, head: Head) -> None:
+    """Refuses a registry that the topics are ahead of: its next version would be one that there has been.
+
+    Raises:
+        RegistryBehindError: The message says how to go on.
+    """
+    last = registry.last_version()
+    if head.version > last:
+        raise RegistryBehindError(
+            f"{registry.folder}: it ends at version {last} of {registry.model_name}, the topics know of version "
+            f"{head.version}: it was restored from an older copy, or is another folder. Point registry.path to the "
+            f"right one, or start once with --adopt to go on behind version {head.version}"
+        )
+
+
+def adopt(registry: Registry, head: Head) -> None:
+    """Lets a registry go on behind what the topics know, with the model in use as its champion.
+
+    What it had decided and not published is dropped where the topics are past it: nobody is told of it any more.
+
+    Raises:
+        ArtifactError: The model in the topic is damaged.
+    """
+    if head.version <= registry.last_version():
+        return
+    log.warning("going on behind the topics", version=head.version, registry_ended_at=registry.last_version())
+    for event in registry.outbox():
+        registry.confirm(event)
+    if head.model is not None and head.model_version > registry.last_version():
+        registry.adopt(head.model)
+    registry.raise_version(head.version)
+
+
+def _events(records: Iterable[Record], model_name: str) -> list[CloudEvent]:
+    """The events of one model name; what is none is passed over, as its readers do."""
+    found = []
+    for record in records:
+        if record.key != model_name.encode() or record.value is None:
+            continue
+        try:
+            event = from_record(record.headers, record.value)
+        except RecordError:
+            continue
+        if event.type.startswith(EVENT_PREFIX):
+            found.append(event)
+    return found
+
+
+def _version(event: CloudEvent) -> int:
+    text = event.extensions.get(MODEL_VERSION, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _cycle(event: CloudEvent) -> int:
+    data = event.data if isinstance(event.data, dict) else {}
+    details = data.get("details")
+    cycle = details.get("cycle") if isinstance(details, dict) else None
+    return cycle if isinstance(cycle, int) else 0
