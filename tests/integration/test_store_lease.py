@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
-from threading import Event, Thread
 
 import pytest
-from leases import LONG_S, MODEL, ONE, OTHER, RENEWED_S, SHORT_S, TIMEOUT_S, now_ms, until
+from leases import LONG_S, MODEL, ONE, OTHER, SHORT_S, TIMEOUT_S, Make, making, now_ms, until
 from structlog.testing import capture_logs
 
 from streamer.config import RedisConfig
 from streamer.errors import RefusedError
 from streamer.store.connection import Client, connect
 from streamer.store.keys import Keys
-from streamer.store.lease import Lease, LeaseHolder, LeaseTakenError
-
-Make = Callable[..., Lease]
+from streamer.store.lease import Lease, LeaseTakenError
 
 
 @pytest.fixture
@@ -35,28 +32,8 @@ def keys(redis: RedisConfig) -> Keys:
 
 @pytest.fixture
 def make(client: Client, keys: Keys) -> Iterator[Make]:
-    """Makes leases of one model name; each is closed at the end."""
-    made: list[Lease] = []
-
-    def make(holder: LeaseHolder, ttl_s: float = LONG_S) -> Lease:
-        made.append(Lease(client, keys, MODEL, holder, ttl_s=ttl_s))
-        return made[-1]
-
-    yield make
-    for lease in made:
-        lease.close()
-
-
-def take_over(client: Client, keys: Keys, other: Lease) -> None:
-    """As if the lease of the first had expired; a renewal may come between the two commands."""
-
-    def is_taken() -> bool:
-        client.delete(keys.lease(MODEL))
-        with suppress(LeaseTakenError):
-            return other.acquire() > 0
-        return False
-
-    until(is_taken)
+    with making(client, keys) as make:
+        yield make
 
 
 def sleep(seconds: float) -> bool:
@@ -164,91 +141,6 @@ def test_who_waits_can_be_stopped_and_then_holds_nothing(make: Make) -> None:
     token = holding.acquire()
     assert waiting.acquire_or_wait(lambda _: True) is None
     assert holding.ensure() == token
-
-
-def test_the_thread_keeps_the_lease_beyond_its_lifetime(make: Make, client: Client) -> None:
-    renewed, other = make(ONE, RENEWED_S), make(OTHER)
-    token = renewed.acquire()
-    renewed.start_renewing()
-    begin = now_ms(client)
-    while now_ms(client) < begin + 1.6 * RENEWED_S * 1000:
-        with pytest.raises(LeaseTakenError):
-            other.acquire()
-        time.sleep(0.02)
-    assert not renewed.is_lost
-    assert renewed.ensure() == token
-
-
-def test_close_ends_the_thread_and_frees_the_lease(make: Make) -> None:
-    lease, other = make(ONE), make(OTHER)
-    lease.acquire()
-    lease.start_renewing()
-    lease.close()
-    other.acquire()
-    lease.close()  # it is no longer ours to release
-    other.ensure()
-    with pytest.raises(LeaseTakenError):
-        make(ONE).acquire()
-
-
-class Slow(Lease):
-    """Its renewals are on their way until they are let go."""
-
-    def __init__(self, client: Client, keys: Keys) -> None:
-        super().__init__(client, keys, MODEL, ONE, ttl_s=SHORT_S)
-        self.is_renewing, self.may_go = Event(), Event()
-
-    def ensure(self) -> int:
-        self.is_renewing.set()
-        assert self.may_go.wait(TIMEOUT_S)
-        return super().ensure()
-
-
-def test_close_waits_for_a_renewal_that_is_on_its_way(client: Client, keys: Keys) -> None:
-    lease = Slow(client, keys)
-    lease.acquire()
-    lease.start_renewing()
-    assert lease.is_renewing.wait(TIMEOUT_S)
-    closing = Thread(target=lease.close)
-    closing.start()
-    closing.join(0.1)
-    assert closing.is_alive()
-    lease.may_go.set()
-    closing.join()
-    assert not client.exists(keys.lease(MODEL))
-
-
-def test_the_thread_notices_a_taken_lease_says_it_once_and_ensure_raises(
-    make: Make, client: Client, keys: Keys
-) -> None:
-    lease, other = make(ONE, SHORT_S), make(OTHER)
-    lease.acquire()
-    with capture_logs() as logs:
-        lease.start_renewing()
-        take_over(client, keys, other)
-        until(lambda: lease.is_lost)
-        with pytest.raises(LeaseTakenError):
-            lease.ensure()
-        time.sleep(SHORT_S)  # two more turns of the thread, in which nothing is to happen
-        lease.close()
-    assert [each["event"] for each in logs] == ["lease lost"]
-    assert "process 22 on host-2" in logs[0]["error"]
-    other.ensure()
-
-
-def test_the_thread_goes_on_after_the_lease_was_acquired_again(
-    make: Make, client: Client, keys: Keys
-) -> None:
-    lease, other = make(ONE, RENEWED_S), make(OTHER)
-    lease.acquire()
-    lease.start_renewing()
-    take_over(client, keys, other)
-    until(lambda: lease.is_lost)
-    other.close()
-    lease.acquire()
-    client.pexpire(keys.lease(MODEL), 10_000)
-    until(lambda: client.pttl(keys.lease(MODEL)) <= RENEWED_S * 1000)
-    assert not lease.is_lost
 
 
 def test_a_version_is_claimed_once_and_again_only_by_its_registry(make: Make) -> None:
