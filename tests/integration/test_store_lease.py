@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from leases import LONG_S, MODEL, ONE, OTHER, SHORT_S, TIMEOUT_S, Make, making, now_ms, until
@@ -77,7 +78,7 @@ def test_a_restart_at_the_same_place_takes_over_at_once_and_the_former_process_i
 
 
 @pytest.mark.parametrize("change", [{"host": "b"}, {"folder": "/b"}, {"registry_id": "b"}], ids=str)
-def test_a_place_is_host_folder_and_registry_together(make: Make, change: dict[str, str]) -> None:
+def test_a_place_is_host_folder_and_registry_together(make: Make, change: dict[str, Any]) -> None:
     make(ONE).acquire()
     with pytest.raises(LeaseTakenError):
         make(replace(ONE, **change)).acquire()
