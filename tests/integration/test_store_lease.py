@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from leases import LONG_S, MODEL, ONE, OTHER, RENEWED_S, SHORT_S, TIMEOUT_S, now_ms, until
+from leases import LONG_S, MODEL, ONE, OTHER, SHORT_S, TIMEOUT_S, Make, making, now_ms, until
 from structlog.testing import capture_logs
 
 from streamer.config import RedisConfig
 from streamer.errors import RefusedError
 from streamer.store.connection import Client, connect
 from streamer.store.keys import Keys
-from streamer.store.lease import Lease, LeaseHolder, LeaseTakenError
-
-Make = Callable[..., Lease]
+from streamer.store.lease import Lease, LeaseTakenError
 
 
 @pytest.fixture
@@ -34,16 +33,8 @@ def keys(redis: RedisConfig) -> Keys:
 
 @pytest.fixture
 def make(client: Client, keys: Keys) -> Iterator[Make]:
-    """Makes leases of one model name; each is closed at the end."""
-    made: list[Lease] = []
-
-    def make(holder: LeaseHolder, ttl_s: float = LONG_S) -> Lease:
-        made.append(Lease(client, keys, MODEL, holder, ttl_s=ttl_s))
-        return made[-1]
-
-    yield make
-    for lease in made:
-        lease.close()
+    with making(client, keys) as make:
+        yield make
 
 
 def sleep(seconds: float) -> bool:
@@ -87,7 +78,7 @@ def test_a_restart_at_the_same_place_takes_over_at_once_and_the_former_process_i
 
 
 @pytest.mark.parametrize("change", [{"host": "b"}, {"folder": "/b"}, {"registry_id": "b"}], ids=str)
-def test_a_place_is_host_folder_and_registry_together(make: Make, change: dict[str, str]) -> None:
+def test_a_place_is_host_folder_and_registry_together(make: Make, change: dict[str, Any]) -> None:
     make(ONE).acquire()
     with pytest.raises(LeaseTakenError):
         make(replace(ONE, **change)).acquire()
@@ -107,7 +98,7 @@ def test_a_lease_that_is_not_renewed_goes_to_the_next_and_does_not_come_back(mak
     third = silent.acquire()
     assert third > second
     assert not silent.is_lost
-    assert silent.ensure() == third
+    assert silent.ensure() >= third
 
 
 def test_a_lease_that_expired_is_taken_again_with_a_new_token_if_nobody_else_had_it(
@@ -151,66 +142,6 @@ def test_who_waits_can_be_stopped_and_then_holds_nothing(make: Make) -> None:
     token = holding.acquire()
     assert waiting.acquire_or_wait(lambda _: True) is None
     assert holding.ensure() == token
-
-
-def test_the_thread_keeps_the_lease_over_many_lifetimes(make: Make, client: Client) -> None:
-    renewed, other = make(ONE, RENEWED_S), make(OTHER)
-    token = renewed.acquire()
-    renewed.start_renewing()
-    begin = now_ms(client)
-    while now_ms(client) < begin + 2.5 * RENEWED_S * 1000:
-        with pytest.raises(LeaseTakenError):
-            other.acquire()
-        time.sleep(0.02)
-    assert not renewed.is_lost
-    assert renewed.ensure() == token
-
-
-def test_close_ends_the_thread_and_frees_the_lease(make: Make) -> None:
-    lease, other = make(ONE), make(OTHER)
-    lease.acquire()
-    lease.start_renewing()
-    lease.close()
-    other.acquire()
-    lease.close()  # it is no longer ours to release
-    other.ensure()
-    with pytest.raises(LeaseTakenError):
-        make(ONE).acquire()
-
-
-def test_the_thread_notices_a_taken_lease_says_it_once_and_ensure_raises(
-    make: Make, client: Client, keys: Keys
-) -> None:
-    lease, other = make(ONE, SHORT_S), make(OTHER)
-    lease.acquire()
-    with capture_logs() as logs:
-        lease.start_renewing()
-        client.delete(keys.lease(MODEL))
-        other.acquire()
-        until(lambda: lease.is_lost)
-        with pytest.raises(LeaseTakenError):
-            lease.ensure()
-        time.sleep(SHORT_S)  # two more turns of the thread, in which nothing is to happen
-        lease.close()
-    assert [each["event"] for each in logs] == ["lease lost"]
-    assert "process 22 on host-2" in logs[0]["error"]
-    other.ensure()
-
-
-def test_the_thread_goes_on_after_the_lease_was_acquired_again(
-    make: Make, client: Client, keys: Keys
-) -> None:
-    lease, other = make(ONE, RENEWED_S), make(OTHER)
-    lease.acquire()
-    lease.start_renewing()
-    client.delete(keys.lease(MODEL))
-    other.acquire()
-    until(lambda: lease.is_lost)
-    other.close()
-    lease.acquire()
-    client.pexpire(keys.lease(MODEL), 10_000)
-    until(lambda: client.pttl(keys.lease(MODEL)) <= RENEWED_S * 1000)
-    assert not lease.is_lost
 
 
 def test_a_version_is_claimed_once_and_again_only_by_its_registry(make: Make) -> None:

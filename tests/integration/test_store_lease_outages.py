@@ -49,8 +49,10 @@ def test_a_redis_that_forgot_everything_is_given_lease_and_version_anew(
     with pytest.raises(LeaseTakenError):
         other.acquire()
     assert not lease.claim_version(6)
+    assert other.highest_version() == 7
     assert lease.claim_version(7)
     restart_empty(server, dying)
+    lease.raise_version(3)
     assert lease.highest_version() == 7
     assert other.highest_version() == 7
     # The other one was first to come: from here on the former holder is out, and tokens still rise.
@@ -59,6 +61,12 @@ def test_a_redis_that_forgot_everything_is_given_lease_and_version_anew(
     other.close()
     with pytest.raises(LeaseTakenError, match="meanwhile"):
         lease.ensure()
+    # What was seen once holds, also when Redis no longer knows it.
+    restart_empty(server, dying)
+    for action in (lease.ensure, lambda: lease.claim_version(9)):
+        with pytest.raises(LeaseTakenError, match="host-2"):
+            action()
+    assert lease.acquire() > second
 
 
 def test_while_redis_is_away_ensure_says_so_and_the_thread_keeps_trying_in_silence(

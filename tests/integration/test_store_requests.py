@@ -47,11 +47,12 @@ def test_several_askers_wait_in_turn_and_each_gets_its_own_answer(requests: Cycl
 
 
 def test_an_answered_request_is_not_asked_again_by_an_asker_that_has_not_looked_yet(
-    requests: CycleRequests,
+    requests: CycleRequests, client: Client, keys: Keys
 ) -> None:
     requests.ask("a")
     requests.answer("a", b"done")
     requests.ask("a")
+    assert client.keys(f"{keys.namespace}:*") == [keys.cycle_answer(MODEL, "a").encode()]
     assert requests.pending() is None
     assert requests.take_answer("a") == b"done"
 
@@ -76,7 +77,7 @@ def test_a_withdrawn_request_is_gone_and_the_others_stay(requests: CycleRequests
 
 
 def test_a_request_ends_with_its_asker_and_one_that_is_refreshed_stays(client: Client, keys: Keys) -> None:
-    gone = CycleRequests(client, keys, MODEL, lifetime_s=0.2)
+    gone = CycleRequests(client, keys, MODEL, lifetime_s=1)
     staying = CycleRequests(client, keys, MODEL)
     gone.ask("killed")
     staying.ask("waits")
@@ -92,7 +93,7 @@ def test_a_request_ends_with_its_asker_and_one_that_is_refreshed_stays(client: C
 
 
 def test_nothing_outlives_askers_and_answers_where_no_trainer_runs(client: Client, keys: Keys) -> None:
-    requests = CycleRequests(client, keys, MODEL, lifetime_s=0.1, answer_lifetime_s=0.1)
+    requests = CycleRequests(client, keys, MODEL, lifetime_s=0.5, answer_lifetime_s=0.5)
     requests.ask("a")
     requests.ask("b")
     requests.answer("b", b"done")

@@ -50,7 +50,6 @@ class Lease:
     def __init__(
         self, client: Client, keys: Keys, model_name: str, holder: LeaseHolder, *, ttl_s: float
     ) -> None:
-        self._client = client
         self._model_name = model_name
         self._holder = holder
         self._ttl_s = ttl_s
@@ -71,7 +70,7 @@ class Lease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether somebody else was seen to have the lease since we took it; `acquire` may get it back."""
+        """Whether somebody else was seen to have the lease, and we have not acquired it since."""
         return self._taker is not None
 
     def acquire(self) -> int:
