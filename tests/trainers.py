@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,10 +22,15 @@ from streamer.config import KafkaConfig, RedisConfig, TopicsConfig
 from streamer.http import Health
 from streamer.kafka import Producer
 from streamer.process import StopRequest
+from streamer.store.connection import connect
+from streamer.store.keys import Keys
+from streamer.store.lease import Lease, LeaseHolder
 from streamer.store.reading import WindowReader
+from streamer.store.requests import CycleRequests
 from trainer.config import TrainerSettings
 from trainer.cycle.journal import CycleJournal
 from trainer.cycle.runner import CycleRunner
+from trainer.cycle.state import Cycle
 from trainer.daemon import TrainerDaemon
 from trainer.gate.config import GateConfig
 from trainer.learn.config import (
@@ -38,6 +43,8 @@ from trainer.learn.config import (
 from trainer.learn.report.training_metrics import EpochResult
 from trainer.metrics import TrainerMetrics
 from trainer.release import Publisher, Registry, RegistryConfig
+from trainer.release.publish.head import read_head
+from trainer.release.publish.outbox import Outbox
 from trainer.triggers import TriggersConfig
 
 MODEL = ModelSettings(
@@ -102,7 +109,26 @@ class Life:
     daemon: TrainerDaemon
     metrics: TrainerMetrics
     health: Health
+    lease: Lease
     epochs: list[tuple[int, EpochResult]] = field(default_factory=list)
+
+
+class Watching:
+    """What a cycle tells, kept for the test and handed to the metrics."""
+
+    def __init__(self, metrics: TrainerMetrics, on_epoch: Callable[[EpochResult], None]) -> None:
+        self.epochs: list[tuple[int, EpochResult]] = []
+        self._metrics, self._on_epoch = metrics, on_epoch
+
+    def on_epoch(self, cycle: int, epoch: EpochResult) -> None:
+        self.epochs.append((cycle, epoch))
+        self._on_epoch(epoch)
+
+    def on_fault(self, kind: str) -> None:
+        self._metrics.failures.labels(kind).inc()
+
+    def on_ended(self, cycle: Cycle) -> None:
+        self._metrics.on_ended(cycle)
 
 
 @contextmanager
@@ -115,28 +141,61 @@ def life(
     should_stop: Callable[[], bool] = lambda: False,
     on_epoch: Callable[[EpochResult], None] = lambda _: None,
     open_reader: Callable[[], WindowReader] | None = None,
+    adopts: bool = False,
 ) -> Iterator[Life]:
     """Starts a trainer on a registry and ends it; without topics of its own it never publishes."""
     clock, metrics, health = clock or Clock(), TrainerMetrics(), Health(60)
-    epochs: list[tuple[int, EpochResult]] = []
+    watching = Watching(metrics, on_epoch)
+    with ExitStack() as stack:
+        registry = stack.enter_context(Registry(config.registry, now=clock))
+        client = connect(config.redis)
+        stack.callback(client.close)
+        keys, name = Keys(config.redis.namespace), registry.model_name
+        place = LeaseHolder("here", os.getpid(), str(registry.folder), registry.identity().id)
+        lease = Lease(client, keys, name, place, ttl_s=30)
+        lease.acquire()
+        journal, made = CycleJournal(registry.folder), list[Producer]()
 
-    def note(cycle: int, epoch: EpochResult) -> None:
-        epochs.append((cycle, epoch))
-        on_epoch(epoch)
+        def producer() -> Producer:
+            if not made:
+                made.append(stack.enter_context(Producer(config.kafka)))
+            return made[0]
 
-    with Registry(config.registry, now=clock) as registry, Producer(config.kafka) as producer:
-        runner = CycleRunner(config, model, registry, on_epoch=note, should_stop=should_stop, now=clock)
+        runner = CycleRunner(
+            dataset=config.dataset,
+            gate=config.gate,
+            cycle=config.cycle,
+            model=model,
+            registry=registry,
+            journal=journal,
+            lease=lease,
+            observer=watching,
+            should_stop=should_stop,
+            tensorboard_dir=config.model.tensorboard_dir,
+            accept_new_inputs=config.registry.accept_new_inputs,
+            now=clock,
+        )
+        outbox = Outbox(
+            registry,
+            Publisher(producer, config.topics),
+            read_head=lambda: read_head(config.kafka, config.topics, name),
+            ensure=lease.ensure,
+            adopts=adopts,
+        )
         daemon = TrainerDaemon(
             config,
             open_reader=open_reader or plant.reader,
             registry=registry,
-            publisher=Publisher(producer, config.topics),
+            journal=journal,
             runner=runner,
+            outbox=outbox,
+            lease=lease,
+            requests=CycleRequests(client, keys, name),
             metrics=metrics,
             health=health,
             now=clock,
         )
-        yield Life(registry, CycleJournal(registry.folder), runner, daemon, metrics, health, epochs)
+        yield Life(registry, journal, runner, daemon, metrics, health, lease, watching.epochs)
 
 
 # Every process of the trainer is forked from a fresh one that has imported torch and done nothing else.

@@ -33,7 +33,7 @@ from trainer.learn.config import ModelSettings
 from trainer.learn.report.tensorboard import require_tensorboard
 from trainer.learn.report.training_metrics import EpochResult
 from trainer.metrics import TrainerMetrics
-from trainer.release.publish.head import read_head
+from trainer.release.publish.head import Head, read_head
 from trainer.release.publish.outbox import Outbox
 from trainer.release.publish.publisher import Publisher, release_topics
 from trainer.release.registry.registry import Registry
@@ -115,7 +115,7 @@ def _built(
         keys = Keys(settings.redis.namespace)
         lease = _lease(settings, registry, client, keys)
         stack.callback(lease.close)
-        _take(lease, stop, health)
+        _take(lease, registry, stop, health, adopts=adopts)
 
         def open_reader() -> WindowReader:
             name = settings.dataset.windows
@@ -130,8 +130,8 @@ def _built(
         journal = CycleJournal(registry.folder)
         outbox = Outbox(
             registry,
-            Publisher(_lazy_producer(settings, stack), settings.topics),
-            read_head=lambda: read_head(settings.kafka, settings.topics, registry.model_name),
+            Publisher(_producer_when_needed(settings, stack), settings.topics),
+            read_head=lambda: _read_head(settings),
             ensure=lease.ensure,
             adopts=adopts,
         )
@@ -173,21 +173,29 @@ def _lease(settings: TrainerSettings, registry: Registry, client: Client, keys: 
     return Lease(client, keys, registry.model_name, holder, ttl_s=settings.registry.lease_s)
 
 
-def _take(lease: Lease, stop: StopRequest, health: Health) -> None:
+def _take(lease: Lease, registry: Registry, stop: StopRequest, health: Health, *, adopts: bool) -> None:
     """Takes the lease, if need be once the trainer that had it on another host is seen to be dead."""
     if wait_for_server(lambda: lease.acquire_or_wait(stop.wait), stop, health) is None:
         raise StoppedError("stopped while waiting for the lease")
     lease.start_renewing()
+    # A Redis that is empty knows of no version: it learns ours before anybody claims the next one.
+    lease.raise_version(registry.last_version(), registry_id=registry.identity().id)
+    if adopts:
+        registry.raise_version(lease.highest_version())
 
 
-def _lazy_producer(settings: TrainerSettings, stack: ExitStack) -> Callable[[], Producer]:
-    """Makes the topics and the client when the first event goes: training needs neither."""
+def _read_head(settings: TrainerSettings) -> Head:
+    if settings.topics.create:
+        ensure_topics(settings.kafka, release_topics(settings.topics))
+    return read_head(settings.kafka, settings.topics, settings.registry.model_name)
+
+
+def _producer_when_needed(settings: TrainerSettings, stack: ExitStack) -> Callable[[], Producer]:
+    """Makes the client when the first event goes: training needs none."""
     made: list[Producer] = []
 
     def producer() -> Producer:
         if not made:
-            if settings.topics.create:
-                ensure_topics(settings.kafka, release_topics(settings.topics))
             made.append(stack.enter_context(Producer(settings.kafka)))
         return made[0]
 
@@ -227,16 +235,13 @@ def _ask(settings: TrainerSettings, stop: StopRequest) -> CycleResult | None:
     client = connect(settings.redis)
     requests = CycleRequests(client, Keys(settings.redis.namespace), settings.registry.model_name)
     try:
-        while (answer := requests.take_answer(request_id)) is None:
+        while (answer := requests.take_answer(request_id)) is None and not stop.wait(ASK_S):
             requests.ask(request_id)
-            if stop.wait(ASK_S):
-                raise StoppedError("stopped while waiting for the running trainer")
         requests.withdraw(request_id)
-    except StoppedError:
-        requests.withdraw(request_id)
-        raise
     finally:
         client.close()
+    if answer is None:
+        raise StoppedError("stopped while waiting for the running trainer")
     told = json.loads(answer)
     if "result" not in told:
         raise AskedCycleError(f"the running trainer answered: {told.get('error')}")

@@ -131,7 +131,7 @@ class TrainerDaemon:
         try:
             result = self._runner.run(reader, trigger)
         except NotEnoughDataError:
-            self._tried_arrival = reader.last_arrival()
+            self._tried_arrival, self._due_since = reader.last_arrival(), None
             if trigger == "manual":
                 self._runner.abandon("asked for, and the windows did not suffice")
             raise

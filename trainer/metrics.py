@@ -144,8 +144,8 @@ class TrainerMetrics:
         in_progress, due_since, serving = state.in_progress, state.due_since(), state.serving
         self.attempts.set(in_progress.attempts if in_progress else 0)
         self.due_since.set(due_since.timestamp() if due_since else 0.0)
-        self.newest_auc_roc.set(_or_nan(serving and serving.auc_roc))
-        self.newest_auc_pr.set(_or_nan(serving and serving.auc_pr))
+        self.newest_auc_roc.set(_or_nan(serving.auc_roc if serving else None))
+        self.newest_auc_pr.set(_or_nan(serving.auc_pr if serving else None))
 
 
 def _or_nan(figure: float | None) -> float:

@@ -119,5 +119,5 @@ def read_tail(
                 return found
             if time.monotonic() > deadline:
                 raise BrokerUnavailableError(
-                    f"Kafka at {config.bootstrap_servers}: {topic} could not be read to its end within {timeout_s:g} s"
+                    f"Kafka at {config.bootstrap_servers}: {topic} was not read to its end within {timeout_s:g} s"
                 )

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from plants import DATA, Plant, casts
+from prometheus_client import generate_latest
 from structlog.testing import capture_logs
-from trainers import MODEL, Life, life, settings
+from trainers import MODEL, Life, Turns, life, settings
 
 from streamer.config import KafkaConfig, RedisConfig, SensorConfig, WindowsConfig
 from streamer.errors import ConfigError
 from streamer.kafka import ensure_topics
 from streamer.schema import Label
 from trainer.config import TrainerSettings
-from trainer.cycle.runner import CycleResult
+from trainer.cycle.state import CycleResult
+from trainer.errors import InputsChangedError
 from trainer.learn.config import EarlyStoppingConfig, ModelSettings
 from trainer.learn.model.network import build_model
 from trainer.release import release_topics
@@ -81,7 +83,7 @@ def assert_beside_baselines(trainer: Life, result: CycleResult) -> None:
         result.baselines,
         result.baseline_gap,
     )
-    told = model_event(event, manifest, source="castloop").data
+    told = model_event(event, manifest.model_name, manifest, source="castloop").data
     assert isinstance(told, dict)
     assert (told["baselines"], told["baseline_gap"]) == (result.baselines, result.baseline_gap)
 
@@ -247,7 +249,7 @@ def test_a_sensor_never_seen_is_named_and_the_model_does_without(
     assert result.decision == "promoted"
 
 
-def test_a_champion_with_other_sensors_is_replaced_as_if_there_were_none(
+def test_windows_of_other_inputs_are_trained_on_only_where_somebody_has_agreed(
     plant: Plant, config: TrainerSettings, redis: RedisConfig
 ) -> None:
     plant.write(casts(range(60)))
@@ -257,12 +259,29 @@ def test_a_champion_with_other_sensors_is_replaced_as_if_there_were_none(
     other = redis.model_copy(update={"namespace": f"{redis.namespace}-more"})
     renewed = Plant(other, more)
     renewed.write(casts(range(60), num_sensors=3))
-    with life(renewed, config.model_copy(update={"redis": other})) as trainer:
+    config = config.model_copy(update={"redis": other})
+    with life(renewed, config) as trainer:
+        with pytest.raises(InputsChangedError, match=r"superheat degC.*registry.accept_new_inputs"):
+            cycle(trainer, renewed)
+        with pytest.raises(InputsChangedError):
+            trainer.daemon.run_once()
+        trainer.daemon.run(Turns(3))
+        assert "superheat" in str(trainer.health.why_not_ready())
+        assert 'failures_total{error="InputsChangedError"} 1.0' in exposed(trainer)
+        assert trainer.epochs == []
+        assert trainer.registry.last_version() == 1
+    agreed = config.registry.model_copy(update={"accept_new_inputs": True})
+    with life(renewed, config.model_copy(update={"registry": agreed})) as trainer:
         result = cycle(trainer, renewed)
         assert (result.version, result.parent, result.champion_scores) == (2, None, None)
         assert result.decision == "promoted"
+        assert "the champion could not score: version 1 has other inputs" in result.reasons[-1]
         assert trainer.registry.champion_version() == 2
     renewed.close()
+
+
+def exposed(trainer: Life) -> str:
+    return generate_latest(trainer.metrics.registry).decode()
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_auc_pr"])

@@ -54,6 +54,7 @@ def train_challenger(
     champion: Artifact | None,
     settings: ModelSettings,
     *,
+    cycle: int,
     run_dir: Path,
     tensorboard_dir: Path | None,
     on_epoch: Callable[[EpochResult], None],
@@ -73,6 +74,7 @@ def train_challenger(
     _warn_of_silent_sensors(dataset, split)
     log.info(
         "training",
+        cycle=cycle,
         windows=len(dataset.y_N),
         defects=int(dataset.y_N.sum()),
         train=len(split.train_N),
@@ -90,7 +92,7 @@ def train_challenger(
         progress=False,
     )
     if result.stop_reason == "stopped":
-        raise CycleStoppedError(f"stopped in training, after {len(result.epochs)} epochs")
+        raise CycleStoppedError(f"cycle {cycle} was stopped after {len(result.epochs)} epochs")
     return Challenger(model, parent, result)
 
 

@@ -202,6 +202,7 @@ class CycleRunner:
             require_same_inputs(self._registry.manifest(champion), reader.data, reader.spec)
         self._journal.write(self._state.begun(trigger, self._dataset_config, self.configuration, self._now()))
         self._dataset = None
+        log.info("cycle begins", cycle=self._state.last_number, trigger=trigger)
 
     def _run_phases(self, reader: WindowReader) -> Cycle:
         cycle = self._state.cycle
@@ -238,7 +239,7 @@ class CycleRunner:
             log.warning("starting the training anew", cycle=cycle.number, error=str(exc))
             self._journal.begin_training_anew(cycle)
             self._journal.write(self._state.moved(counted.begun_anew(str(exc))))
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - counted, told, and raised again until its attempts are used up
             self._fault(counted, exc)
 
     def _fault(self, counted: Cycle, exc: Exception) -> None:
@@ -316,6 +317,7 @@ class CycleRunner:
             split,
             self._champion()[0],
             self._model_settings,
+            cycle=number,
             run_dir=run_dir,
             tensorboard_dir=curves and curves / self._registry.model_name / f"cycle-{number:05d}",
             on_epoch=lambda epoch: self._observer.on_epoch(number, epoch),

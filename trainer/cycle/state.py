@@ -130,7 +130,9 @@ class Cycle(_Record):
 
     def why_given_up(self) -> str:
         """Why it is not tried again, from what its attempts said."""
-        silent = f"the process ended in the phase after '{self.phase}' without a word: was it killed, was memory short?"
+        silent = (
+            f"the process ended in the phase after '{self.phase}' without a word: killed, or out of memory?"
+        )
         return f"{self.attempts} attempts failed: {self.faults[-1] if self.faults else silent}"
 
     def frozen(self, dataset: str, arrival: int) -> Self:
@@ -213,10 +215,15 @@ class State(_Record):
         return self.cycle.ended_at if self.cycle else None
 
     def due_since(self) -> datetime | None:
-        """Since when a training is due that has not come through: in progress, or failed and not yet tried again."""
+        """Since when a training is due that has not come through: in progress, or failed and not yet tried again.
+
+        A cycle that waits for more windows is not due.
+        """
         if self.failing_since is not None:
             return self.failing_since
-        return self.in_progress.began_at if self.in_progress else None
+        cycle = self.in_progress
+        waits = cycle is None or (cycle.phase == "waiting" and cycle.attempts == 0)
+        return None if cycle is None or waits else cycle.began_at
 
     def news_after(self, configuration: str) -> int:
         """Label decisions after this number are news.

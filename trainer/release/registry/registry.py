@@ -230,7 +230,7 @@ class Registry(RegistryReader):
         )
 
     def _complete_decisions(self) -> None:
-        """Versions whose decision stands in the log alone: of a kill, or of a version before there were such files."""
+        """Versions whose decision stands in the log alone: of a kill, or from before there were such files."""
         undecided = self.undecided()
         for event in self.events() if undecided else ():
             if event.version in undecided and event.kind in ("promoted", "refused"):
