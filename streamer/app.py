@@ -53,7 +53,7 @@ def run_streamer(settings: StreamerSettings, stop: StopRequest, *, reset: bool =
         StoppedError: Stopped while a server was still awaited.
     """
     keep_freed_memory(KEPT_BYTES)
-    health, metrics = Health(MAX_SILENCE_S), StreamerMetrics()
+    health, metrics = Health(MAX_SILENCE_S), StreamerMetrics.of(settings)
     with ExitStack() as stack:
         stack.enter_context(HttpServer(settings.http, health, lambda: exposition(metrics.registry)))
         client = connect(settings.redis)

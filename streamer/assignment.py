@@ -20,6 +20,7 @@ from streamer.errors import (
 from streamer.http import Health
 from streamer.kafka import GroupConsumer
 from streamer.metrics import StreamerMetrics
+from streamer.outcomes import Server
 from streamer.partition import ReadingsPartition
 from streamer.records import Partition, RecordBatch
 from streamer.stopping import Stopping
@@ -131,7 +132,7 @@ class Assignment:
         if self._num_failures == 0:
             log.warning("waiting", error=str(exc))
             if isinstance(exc, UnavailableError):
-                server = "redis" if isinstance(exc, StoreUnavailableError) else "kafka"
+                server: Server = "redis" if isinstance(exc, StoreUnavailableError) else "kafka"
                 self._metrics.outages.labels(server).inc()
         if isinstance(exc, UnavailableError):
             self._health.not_ready(str(exc))

@@ -146,7 +146,7 @@ class _Run:
             index=WindowIndex(client, keys, data, settings.windows),
             positions=positions,
             dead_letters=_CountedLetters(result.dead_letters, stretch, settings.topics.labels),
-            metrics=StreamerMetrics(),
+            metrics=StreamerMetrics.of(settings),
             health=Health(MAX_SILENCE_S),
             codecs={
                 topic: _StretchCodec(settings, topic, stretch, chosen) for topic in settings.reading_topics

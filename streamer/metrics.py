@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Self
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from streamer.config import StreamerSettings
+from streamer.open_rows import OUTCOMES
+from streamer.outcomes import REASONS, RECORD_KINDS, SERVERS
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -14,30 +21,45 @@ def exposition(registry: CollectorRegistry) -> bytes:
 
 
 class StreamerMetrics:
-    """What the streamer counts. No label grows with the number of casts."""
+    """What the streamer counts. No label grows with the number of casts.
 
-    def __init__(self) -> None:
+    A counter has all its labels from the start, at 0: what is counted first is an increase then.
+
+    Args:
+        topics: That are read.
+        sensors: By name.
+    """
+
+    def __init__(self, topics: Collection[str] = (), sensors: Collection[str] = ()) -> None:
         self.registry = CollectorRegistry()
         prefix = "casting_streamer"
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{prefix}_{name}", text, labels, registry=self.registry)
+        def counter(name: str, text: str, **labels: Collection[str]) -> Counter:
+            made = Counter(f"{prefix}_{name}", text, tuple(labels), registry=self.registry)
+            for values in labels.values():
+                for value in values:
+                    made.labels(value)
+            return made
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"{prefix}_{name}", text, labels, registry=self.registry)
 
-        self.records = counter("records", "Records by what became of them.", "kind")
+        self.records = counter("records", "Records by what became of them.", kind=RECORD_KINDS)
         self.producer_batches = counter(
             "producer_batches", "Batches that the records came in, as they were sent."
         )
-        self.steps = counter("steps", "Rows of applied readings by outcome.", "outcome")
-        self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", "reason")
+        self.steps = counter("steps", "Rows of applied readings by outcome.", outcome=OUTCOMES)
+        self.dead_letters = counter("dead_letters", "Records sent to the dead-letter topic.", reason=REASONS)
         self.unknown_fields = counter("unknown_fields", "Fields of readings that no sensor bears.")
         self.bad_quality = counter("bad_quality", "Values that their gateway marked as bad: gaps.")
-        self.out_of_range = counter("out_of_range", "Values outside the physical range: gaps.", "sensor")
+        self.out_of_range = counter(
+            "out_of_range", "Values outside the physical range: gaps.", sensor=sensors
+        )
         self.windows_sealed = counter("windows_sealed", "Windows that became final.")
-        self.log_gaps = counter("log_gaps", "Records that retention removed before they were read.", "topic")
-        self.outages = counter("outages", "Times that a server did not take our work.", "server")
+        self.log_gaps = counter(
+            "log_gaps", "Records that retention removed before they were read.", topic=topics
+        )
+        self.outages = counter("outages", "Times that a server did not take our work.", server=SERVERS)
         self.rebalances = counter("rebalances", "Changes of the assignment.")
         self.lag = gauge("lag", "Records behind the end of the partition.", "topic", "partition")
         self.partitions = gauge("assigned_partitions", "Partitions that this member reads.")
@@ -74,3 +96,9 @@ class StreamerMetrics:
             registry=self.registry,
             buckets=(1, 10, 50, 100, 500, 1_000, 2_000, 5_000, 20_000),
         )
+
+    @classmethod
+    def of(cls, settings: StreamerSettings) -> Self:
+        """The metrics of a member with these settings."""
+        topics = (*settings.reading_topics, settings.topics.labels)
+        return cls(topics, [sensor.name for sensor in settings.data.sensors])

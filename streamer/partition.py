@@ -17,6 +17,7 @@ import numpy as np
 from streamer.columns import BoolArray, DecodedBatch, ReadingColumns
 from streamer.errors import RecordError
 from streamer.open_rows import OUTCOMES, Outcome, OutcomeArray
+from streamer.outcomes import RecordKind
 from streamer.records import IntArray, Partition, RecordBatch
 from streamer.schema import CastEnd
 from streamer.store.casts import CastState
@@ -33,7 +34,7 @@ class Taken:
         refused: (index of the record in its batch, why), in offset order: dead letters, the late ones among them.
     """
 
-    records: Counter[str] = field(default_factory=Counter)
+    records: Counter[RecordKind] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
     refused: list[tuple[int, RecordError]] = field(default_factory=list)
 
@@ -234,7 +235,12 @@ class ReadingsPartition:
             partly_R = some_late_R & ~late_R
             num_late, num_duplicate = int(late_R.sum()), int(duplicate_R.sum())
         num_applied = num_readings - num_late - num_duplicate
-        for kind, number in (("applied", num_applied), ("duplicate", num_duplicate), ("late", num_late)):
+        numbers: dict[RecordKind, int] = {
+            "applied": num_applied,
+            "duplicate": num_duplicate,
+            "late": num_late,
+        }
+        for kind, number in numbers.items():
             if number:
                 state.counts[f"records:{kind}"] += number
                 taken.records[kind] += number

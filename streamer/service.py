@@ -43,6 +43,7 @@ from streamer.http import Health
 from streamer.kafka import GroupConsumer
 from streamer.metrics import StreamerMetrics
 from streamer.open_casts import OpenCasts
+from streamer.outcomes import RecordKind
 from streamer.partition import ReadingsPartition
 from streamer.records import Partition, RecordBatch
 from streamer.schema import Label
@@ -71,7 +72,7 @@ class BatchResult:
         label_times: Log time of a label by its cast.
     """
 
-    records: Counter[str] = field(default_factory=Counter)
+    records: Counter[RecordKind] = field(default_factory=Counter)
     num_sealed: int = 0
     dead_letters: Counter[Partition] = field(default_factory=Counter)
     label_times: dict[str, int] = field(default_factory=dict)

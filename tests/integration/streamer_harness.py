@@ -187,7 +187,8 @@ class Member:
         claim_spec(self.store, self.keys, settings.windows)
         self.positions = PositionStore(self.store, self.keys)
         self.producer = Producer(dead_letters or settings.kafka)
-        self.metrics = StreamerMetrics()
+        self.metrics = StreamerMetrics.of(settings)
+        self._counted_labels = counted_labels(self.metrics)
         self.health = Health(60)
         self.skew_s = 0.0
         topics = (settings.topics.readings, settings.topics.labels)
@@ -257,6 +258,17 @@ class Member:
         self.producer.close()
         self.client.close()
         self.store.close()
+        assert counted_labels(self.metrics) == self._counted_labels, "a counter was born with its first count"
+
+
+def counted_labels(metrics: StreamerMetrics) -> set[tuple[str, ...]]:
+    """Names and labels of the counters that are shown."""
+    return {
+        (sample.name, *sample.labels.values())
+        for family in metrics.registry.collect()
+        if family.type == "counter"
+        for sample in family.samples
+    }
 
 
 @contextmanager

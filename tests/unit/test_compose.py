@@ -9,13 +9,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 
 from streamer.config import StreamerSettings
-from streamer.metrics import StreamerMetrics
 from streamer.settings import Settings, load_settings
 from trainer.config import TrainerSettings
-from trainer.metrics import TrainerMetrics
 
 ROOT = Path(__file__).parents[2]
 SETTINGS: dict[str, type[Settings]] = {"streamer": StreamerSettings, "trainer": TrainerSettings}
@@ -233,32 +230,3 @@ def test_the_gpu_file_overrides_arguments_the_dockerfile_has(services: Any, dock
         assert name in services
         for argument in service["build"]["args"]:
             assert f"ARG {argument}=" in stage(dockerfile, name)
-
-
-def alert_rules() -> list[Any]:
-    names = read_yaml("configs/prometheus/prometheus.yml")["rule_files"]
-    files = [read_yaml(f"configs/prometheus/{name}") for name in names]
-    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
-
-
-def exposed(registry: CollectorRegistry) -> set[str]:
-    """Names under which Prometheus sees the metrics of a registry."""
-    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
-    return {
-        metric.name + suffix for metric in registry.collect() for suffix in suffixes.get(metric.type, [""])
-    }
-
-
-def test_every_alert_names_a_duration_a_severity_and_a_summary() -> None:
-    rules = alert_rules()
-    assert rules
-    for rule in rules:
-        assert {"alert", "expr", "for"} <= set(rule)
-        assert rule["labels"]["severity"] in {"page", "ticket"}
-        assert rule["annotations"]["summary"]
-
-
-def test_alerts_ask_for_metrics_that_are_exposed() -> None:
-    asked = {name for rule in alert_rules() for name in re.findall(r"\bcasting_\w+", rule["expr"])}
-    assert asked
-    assert asked - exposed(StreamerMetrics().registry) - exposed(TrainerMetrics().registry) == set()

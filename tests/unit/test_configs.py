@@ -17,7 +17,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "trainer.yaml": TrainerSettings,
     "model_config.yaml": ModelSettings,
 }
-# Read by Prometheus: test_compose.py looks at them.
+# Read by Prometheus: test_alerts.py and test_compose.py look at them.
 FOREIGN = {"prometheus"}
 FILES = sorted(
     path.relative_to(CONFIGS).as_posix()
