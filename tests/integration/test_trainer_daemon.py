@@ -63,6 +63,11 @@ def records(config: TrainerSettings, topic: str) -> list[Record]:
     return found
 
 
+def phase(trainer: Life) -> str | None:
+    cycle = trainer.journal.state.cycle
+    return cycle.phase if cycle else None
+
+
 def decisions(registry: Registry) -> list[tuple[str, int]]:
     return [(event.kind, event.version) for event in registry.events()]
 
@@ -157,10 +162,13 @@ class Killed(BaseException):
     """What SIGKILL would do at this point: nothing below it runs any more."""
 
 
-def die_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, when: str) -> None:
+def die_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, when: str, nth: int = 1) -> None:
     real: Callable[..., object] = getattr(owner, name)
+    calls = iter(range(1, 1_000))
 
     def dying(*args: object, **kwargs: object) -> object:
+        if next(calls) < nth:
+            return real(*args, **kwargs)
         if when == "after":
             real(*args, **kwargs)
         raise Killed
@@ -168,18 +176,18 @@ def die_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, when: str)
     monkeypatch.setattr(owner, name, dying)
 
 
+# The state is written when a cycle begins, with each attempt and at the end of each phase: eight times.
 KILLS = [
-    (CycleJournal, "begin", "before"),
-    (CycleJournal, "begin", "after"),
-    (Registry, "register", "before"),
-    (Registry, "register", "after"),
-    (Registry, "promote", "before"),
-    (Registry, "promote", "after"),
-    (CycleJournal, "finish", "before"),
-    (CycleJournal, "finish", "after"),
-    (Publisher, "publish_model", "after"),
-    (Registry, "confirm", "before"),
-    (Registry, "confirm", "after"),
+    *((CycleJournal, "write", when, nth) for nth in range(1, 9) for when in ("before", "after")),
+    (CycleJournal, "freeze", "before", 1),
+    (CycleJournal, "freeze", "after", 1),
+    (Registry, "register", "before", 1),
+    (Registry, "register", "after", 1),
+    (Registry, "decide", "before", 1),
+    (Registry, "decide", "after", 1),
+    (Publisher, "publish_model", "after", 1),
+    (Registry, "confirm", "before", 1),
+    (Registry, "confirm", "after", 1),
 ]
 
 
@@ -205,7 +213,8 @@ class TestKills:
             while trainer.daemon.run_once() is not None:
                 pass
             assert decisions(trainer.registry) == [("trained", 1), ("promoted", 1)]
-            assert (trainer.journal.last().number, trainer.journal.current()) == (1, None)
+            assert (trainer.journal.state.last_number, trainer.journal.state.in_progress) == (1, None)
+            assert phase(trainer) == "published"
             assert trainer.registry.manifest(1).weights_sha256 == weights
             assert trainer.registry.outbox() == []
             promoted = trainer.registry.events()[1]
@@ -235,10 +244,11 @@ class TestKills:
         owner: type,
         name: str,
         when: str,
+        nth: int,
     ) -> None:
         plant.write(casts(range(60)))
         with monkeypatch.context() as patch, life(plant, config) as trainer:
-            die_at(patch, owner, name, when)
+            die_at(patch, owner, name, when, nth)
             with pytest.raises(Killed):
                 trainer.daemon.run_once()
         self.go_on(plant, config, undisturbed)
@@ -275,7 +285,7 @@ class TestKills:
         with life(plant, config, should_stop=lambda: next(steps) > 20) as trainer:
             trainer.daemon.run(Turns(1))
             assert decisions(trainer.registry) == []
-            assert trainer.journal.current() is not None
+            assert phase(trainer) == "frozen"
         assert "cycle 1 was stopped after" in capsys.readouterr().out
         self.go_on(plant, config, undisturbed)
 
@@ -321,33 +331,16 @@ class TestMidCycle:
             assert set(result.baselines) == {"logistic_regression", "hist_gradient_boosting"}
             assert result.baseline_gap == trainer.registry.manifest(1).baseline_gap
 
-    def test_a_decision_from_before_there_were_baselines_is_finished(
-        self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self.killed_after(plant, config, monkeypatch, "promote")
-        lines = []
-        journal = config.registry.path / config.registry.model_name / "events.jsonl"
-        for line in journal.read_text().splitlines():
-            event = json.loads(line)
-            event["details"].pop("baselines", None)
-            event["details"].pop("baseline_gap", None)
-            lines.append(json.dumps(event))
-        journal.write_text("".join(f"{line}\n" for line in lines))
-        with life(plant, config) as trainer:
-            result = trainer.daemon.run_once()
-            assert result is not None
-            assert (result.decision, result.baselines, result.baseline_gap) == ("promoted", {}, None)
-
     def test_a_decision_stands_even_if_its_rows_are_gone(
         self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.killed_after(plant, config, monkeypatch, "promote")
+        self.killed_after(plant, config, monkeypatch, "decide")
         self.lose(plant, "C00000")
         with life(plant, config) as trainer:
             result = trainer.daemon.run_once()
             assert result is not None
             assert (result.number, result.version, result.decision) == (1, 1, "promoted")
-            assert trainer.journal.last().number == 1
+            assert trainer.journal.state.last_number == 1
 
     def lose(self, plant: Plant, cast_id: str) -> None:
         """Takes a cast away as eviction would: its rows, its labels, its windows."""
@@ -368,7 +361,7 @@ class TestMidCycle:
         with life(plant, stricter) as trainer:
             trainer.daemon.run(Turns(4))
             assert decisions(trainer.registry) == [("trained", 1), ("refused", 1)]
-            assert trainer.journal.current() is None
+            assert trainer.journal.state.in_progress is None
             plant.write(casts(range(60, 90)))
             assert trainer.daemon.run_once() is not None
         assert capsys.readouterr().out.count("wait for 2 more defective casts and 2 more good casts") == 1
@@ -422,7 +415,7 @@ class TestFailures:
             trainer.daemon.run(Turns(4))
             assert decisions(trainer.registry) == [("trained", 1), ("promoted", 1)]
             assert trainer.registry.champion_version() == 1
-            assert trainer.journal.last().number == 2
+            assert trainer.journal.state.last_number == 2
             assert b'casting_trainer_failures_total{error="TrainingDivergedError"} 1.0' in generate_latest(
                 trainer.metrics.registry
             )

@@ -125,8 +125,8 @@ def test_stopped_and_killed_in_training_and_after_it_one_cycle_gives_one_version
 
     assert last.end(signal.SIGTERM) == 143
     assert [(event.kind, event.version) for event in registry.events()] == [("trained", 1), ("promoted", 1)]
-    journal = CycleJournal(registry.folder)
-    assert (journal.last().number, journal.current()) == (1, None)
+    state = CycleJournal(registry.folder).state
+    assert (state.last_number, state.in_progress) == (1, None)
 
 
 def test_once_models_and_watch_tell_of_the_same_model(

@@ -200,7 +200,17 @@ class CycleRunner:
         champion = self._registry.champion_version()
         if champion is not None and not self._accept_new_inputs:
             require_same_inputs(self._registry.manifest(champion), reader.data, reader.spec)
-        self._journal.write(self._state.begun(trigger, self._dataset_config, self.configuration, self._now()))
+        state, windows = self._state, windows_of(reader)
+        cycle = Cycle(
+            number=state.last_number + 1,
+            trigger=trigger,
+            began_at=self._now(),
+            config=self._dataset_config,
+            configuration=self.configuration,
+            windows=windows,
+            news_after=state.news_after(self.configuration, windows, reader.last_arrival()),
+        )
+        self._journal.write(state.begun(cycle))
         self._dataset = None
         log.info("cycle begins", cycle=self._state.last_number, trigger=trigger)
 
@@ -403,6 +413,11 @@ class CycleRunner:
             return self._registry.champion(), None
         except ArtifactError as exc:
             return None, str(exc)
+
+
+def windows_of(reader: WindowReader) -> str:
+    """Which windows a reader reads: namespace and name."""
+    return f"{reader.namespace}/{reader.spec.name}"
 
 
 def _why_undecided(cycle: Cycle | None, version: int) -> str:

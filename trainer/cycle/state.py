@@ -86,6 +86,8 @@ class Cycle(_Record):
         faults: What ended attempts, the newest last.
         dataset: Id of the frozen data set.
         arrival: Label decisions after this number are news for the next cycle.
+        windows: Which are read: namespace and name.
+        news_after: Label decisions after this number were news when it began.
         version: That it has registered.
         ending: None while it goes on.
         is_told: Whether the event of its failure was queued.
@@ -102,6 +104,8 @@ class Cycle(_Record):
     faults: tuple[str, ...] = ()
     dataset: str | None = None
     arrival: int | None = None
+    windows: str = ""
+    news_after: int = 0
     version: int | None = None
     decision: Decision | None = None
     result: CycleResult | None = None
@@ -187,7 +191,8 @@ class State(_Record):
     Attributes:
         last_number: The highest number of a cycle there ever was.
         cycle: In progress, or the last one.
-        arrival: Label decisions after this number are news.
+        windows: Which were read for the last decision: namespace and name; empty: not known.
+        arrival: Label decisions on them after this number are news.
         arrival_before: The same before the last decision.
         failures: Cycles that failed in a row.
         failing_since: When the first of them was begun.
@@ -197,6 +202,7 @@ class State(_Record):
     format: int = FORMAT
     last_number: int = 0
     cycle: Cycle | None = None
+    windows: str = ""
     arrival: int = 0
     arrival_before: int = 0
     failures: int = 0
@@ -225,12 +231,20 @@ class State(_Record):
         waits = cycle is None or (cycle.phase == "waiting" and cycle.attempts == 0)
         return None if cycle is None or waits else cycle.began_at
 
-    def news_after(self, configuration: str) -> int:
+    def news_after(self, configuration: str, windows: str, last_arrival: int) -> int:
         """Label decisions after this number are news.
 
         The windows of a challenger that was refused are news again when the configuration is another one: a gate
-        or a model that was set wrong can be set right.
+        or a model that was set wrong can be set right. All are news where others are read than before, or where
+        they were counted from the beginning again.
+
+        Args:
+            configuration: Digest of today's.
+            windows: Which are read: namespace and name.
+            last_arrival: Number of the newest label decision.
         """
+        if windows != (self.windows or windows) or last_arrival < self.arrival:
+            return 0
         refused = self.cycle and self.cycle.ending == "refused"
         if self.cycle and refused and self.cycle.configuration != configuration:
             return self.arrival_before
@@ -241,15 +255,8 @@ class State(_Record):
         is_same = self.cycle is None or self.cycle.configuration == configuration
         return self.retry_at if is_same else None
 
-    def begun(self, trigger: Trigger, config: DatasetConfig, configuration: str, now: datetime) -> Self:
+    def begun(self, cycle: Cycle) -> Self:
         """A new cycle."""
-        cycle = Cycle(
-            number=self.last_number + 1,
-            trigger=trigger,
-            began_at=now,
-            config=config,
-            configuration=configuration,
-        )
         return self._with(cycle=cycle, last_number=cycle.number)
 
     def moved(self, cycle: Cycle) -> Self:
@@ -258,12 +265,12 @@ class State(_Record):
 
     def decided(self, cycle: Cycle) -> Self:
         """The cycle is decided: its windows are used up."""
-        before = self.news_after(cycle.configuration)
         arrival = self.arrival if cycle.arrival is None else cycle.arrival
         return self._with(
             cycle=cycle,
+            windows=cycle.windows,
             arrival=arrival,
-            arrival_before=min(before, arrival),
+            arrival_before=cycle.news_after,
             failures=0,
             failing_since=None,
             retry_at=None,
