@@ -98,6 +98,13 @@ def test_a_model_from_before_there_were_baselines_is_read() -> None:
     assert not manifest.is_behind
 
 
+def test_a_model_says_which_cycle_trained_it_and_one_from_before_says_nothing() -> None:
+    fields = json.loads(manifest_json(read_artifact(DATA).manifest))
+    assert read_artifact(with_manifest(cycle=12)).manifest.cycle == 12
+    del fields["cycle"]
+    assert read_artifact(with_metadata({METADATA_KEY: json.dumps(fields)})).manifest.cycle is None
+
+
 def beside_baselines(auc_roc: float) -> Manifest:
     baselines = {"linear": {"auc_roc": 0.8, "auc_pr": 0.6}, "boosting": {"auc_roc": 0.9, "auc_pr": 0.5}}
     return read_artifact(with_manifest(baselines=baselines, scores={"auc_roc": auc_roc})).manifest

@@ -51,6 +51,7 @@ class Manifest(_Frozen):
 
     Attributes:
         parent: The version it was fine-tuned from; None for a model from scratch.
+        cycle: The cycle that trained it; None in a model from before.
         architecture: Fields of the trainer's architecture section.
         sensors: In column order.
         threshold: Probability from which a window is called defective.
@@ -64,6 +65,7 @@ class Manifest(_Frozen):
     model_name: str
     version: int = Field(ge=1)
     parent: int | None = Field(None, ge=1)
+    cycle: int | None = Field(None, ge=1)
     created_at: AwareDatetime
     architecture: dict[str, Any]
     sensors: tuple[SensorConfig, ...] = Field(min_length=1)
