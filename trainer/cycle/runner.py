@@ -340,7 +340,7 @@ class CycleRunner:
 
     def _score(self, artifact: Artifact, dataset: Dataset, split: Split) -> Probabilities:
         scorer = Scorer(artifact, num_threads=self._model_settings.training.num_threads)
-        return scorer.score(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
+        return scorer.probabilities(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
 
 
 def recency_weights(
