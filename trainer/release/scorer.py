@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 import torch
 from pydantic import ValidationError
 
@@ -19,6 +20,8 @@ from trainer.learn.config import ArchitectureConfig
 from trainer.learn.model.network import SteelDefectLSTM
 from trainer.learn.scores.evaluate import predict
 from trainer.release.client.artifact import Artifact, Manifest
+
+log = structlog.get_logger(__name__)
 
 
 class Scorer:
@@ -36,6 +39,13 @@ class Scorer:
         self.manifest = artifact.manifest
         self._num_threads = num_threads
         self._model = _build(artifact)
+        if not artifact.has_manifest_digest:
+            log.warning(
+                "no digest over the manifest",
+                model=self.manifest.model_name,
+                version=self.manifest.version,
+                why="the file is from before there was one: changed thresholds or sensors would go unseen",
+            )
 
     def score(
         self,

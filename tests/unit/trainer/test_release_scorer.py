@@ -121,6 +121,17 @@ def test_tensors_of_another_architecture_are_refused() -> None:
         Scorer(artifact)
 
 
+def test_a_model_from_before_the_digest_of_the_manifest_scores_and_is_told_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sealed = artifact_of(trained(ARCHITECTURES[0]), ARCHITECTURES[0])
+    expected_N = Scorer(sealed).score(windows(3))
+    assert "digest" not in capsys.readouterr().out
+    scorer = Scorer(Artifact(sealed.manifest, sealed.tensors, has_manifest_digest=False))
+    np.testing.assert_array_equal(scorer.score(windows(3)), expected_N)
+    assert capsys.readouterr().out.count("no digest over the manifest") == 1
+
+
 def test_an_architecture_that_this_scorer_does_not_know_is_refused() -> None:
     artifact = artifact_of(trained(ARCHITECTURES[0]), ARCHITECTURES[0])
     architecture = {**artifact.manifest.architecture, "num_experts": 4}

@@ -18,11 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError
-
 from trainer import disk
 from trainer.errors import ArtifactError, RegistryError
-from trainer.release.client.artifact import Artifact, Manifest, manifest_json, read_artifact
+from trainer.release.client.artifact import Artifact, Manifest, check_manifest, manifest_json, read_artifact
 from trainer.release.registry.config import RegistryConfig
 from trainer.release.registry.decisions import Journal
 from trainer.release.registry.event import Kind, ModelEvent
@@ -127,8 +125,8 @@ class Registry:
         """The manifest of a version, without reading its weights."""
         path = self._versions / str(version) / MANIFEST_FILE
         try:
-            return Manifest.model_validate(disk.read_json(path))
-        except ValidationError as exc:
+            return check_manifest(disk.read_json(path))[0]
+        except ArtifactError as exc:
             raise RegistryError(f"{path}: {exc}") from exc
 
     def artifact(self, version: int) -> Artifact:
