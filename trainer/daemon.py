@@ -237,7 +237,7 @@ class TrainerDaemon:
             event, manifest = promoted[-1], self._registry.manifest(promoted[-1].version)
             self._metrics.version.set(event.version)
             self._metrics.promoted_at.set(event.at.timestamp())
-            self._metrics.auc_roc.set(manifest.scores["auc_roc"])
-            self._metrics.auc_pr.set(manifest.scores["auc_pr"])
+            self._metrics.auc_roc.set(manifest.scores.get("auc_roc", math.nan))
+            self._metrics.auc_pr.set(manifest.scores.get("auc_pr", math.nan))
             gap = manifest.baseline_gap
             self._metrics.baseline_gap.set(math.nan if gap is None else gap)

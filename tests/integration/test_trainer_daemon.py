@@ -538,6 +538,31 @@ def test_a_new_process_shows_and_tells_how_far_the_champion_is_ahead(
     assert said.count("hist_gradient_boosting") == warnings
 
 
+def test_a_champion_without_scores_shows_none_and_stops_nothing(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    manifest = Manifest(
+        model_name=config.registry.model_name,
+        version=1,
+        created_at=datetime(2026, 11, 22, tzinfo=UTC),
+        architecture={},
+        sensors=DATA.sensors,
+        period_ms=1000,
+        window=SPEC,
+        threshold=0.5,
+        dataset=DatasetInfo(id="d", num_windows=10, num_defects=2),
+        baselines={"hist_gradient_boosting": {"auc_roc": 0.75}},
+    )
+    with Registry(config.registry) as registry:
+        registry.register(write_artifact({"w": np.zeros(2, np.float32)}, manifest))
+        registry.promote(1)
+    with life(plant, config) as trainer:
+        trainer.daemon.run(Turns(2))
+        lines = generate_latest(trainer.metrics.registry).decode().splitlines()
+    assert {f"casting_model_{name} NaN" for name in ("auc_roc", "auc_pr", "baseline_gap")} <= set(lines)
+    assert "casting_model_version 1.0" in lines
+
+
 def shown(trainer: Life) -> str:
     text = generate_latest(trainer.metrics.registry).decode()
     return next(line for line in text.splitlines() if line.startswith("casting_model_version "))
