@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from streamer.config import SensorConfig, WindowsConfig
 from trainer.errors import ArtifactError
+from trainer.release.client.inputs import ModelInputs
 from trainer.release.client.manifest_digest import check_digest, json_with_digest
 
 FORMAT_VERSION = 1
@@ -84,6 +85,11 @@ class Manifest(_Frozen):
     def sensor_names(self) -> tuple[str, ...]:
         """Names in column order."""
         return tuple(sensor.name for sensor in self.sensors)
+
+    @property
+    def inputs(self) -> ModelInputs:
+        """What it wants as input."""
+        return ModelInputs(self.sensors, self.period_ms, self.window.size_steps)
 
     @property
     def better_baseline(self) -> str | None:
