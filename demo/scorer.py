@@ -26,7 +26,7 @@ from streamer.store.keys import Keys
 from streamer.store.reading import WindowReader
 from streamer.windows import Address
 from trainer.data.dataset import load_windows
-from trainer.release import ModelSubscriber, ModelUpdate
+from trainer.release import ModelInputs, ModelSubscriber, ModelUpdate
 from trainer.release.scorer import Scorer
 
 POLL_S = 0.5
@@ -120,7 +120,8 @@ def main(config: Path) -> int:
     client = connect(settings.redis)
     scorer = DemoScorer(WindowReader(client, Keys(settings.redis.namespace), settings.data, settings.windows))
     requests = _requests(sys.stdin)
-    with ModelSubscriber(settings.kafka, settings.topics.models) as models:
+    inputs = ModelInputs.of(settings.data, settings.windows)
+    with ModelSubscriber(settings.kafka, settings.topics.models, inputs=inputs) as models:
         while not stop():
             update = models.poll(timeout_s=POLL_S)
             if update is not None:
