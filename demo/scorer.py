@@ -26,7 +26,7 @@ from streamer.store.keys import Keys
 from streamer.store.reading import WindowReader
 from streamer.windows import Address
 from trainer.data.dataset import load_windows
-from trainer.release import ModelSubscriber, ModelUpdate
+from trainer.release import ModelInputs, ModelSubscriber, ModelUpdate
 from trainer.release.scorer import Scorer
 
 POLL_S = 0.5
@@ -49,7 +49,7 @@ class DemoScorer:
         manifest = update.manifest
         _tell(
             "received", version=update.version, parent=manifest.parent, bytes=len(update.data),
-            **{name: manifest.scores[name] for name in ("auc_roc", "auc_pr")},
+            **{name: manifest.scores.get(name) for name in ("auc_roc", "auc_pr")},
         )  # fmt: skip
         self._score(self._reader.sealed()[-RESCORED_WINDOWS:])
 
@@ -63,13 +63,17 @@ class DemoScorer:
         if self._scorer is None or not windows:
             return
         scores = self._probabilities(windows)
-        defective = int((scores >= self._scorer.manifest.threshold).sum())
+        scores = scores[~np.isnan(scores)]  # the others say too little to be called either
         _tell(
-            "scored", version=self._scorer.manifest.version, windows=len(windows), called_defective=defective
+            "scored",
+            version=self._scorer.manifest.version,
+            windows=len(scores),
+            left_out=len(windows) - len(scores),
+            called_defective=int((scores >= self._scorer.manifest.threshold).sum()),
         )
 
     def score_casts(self, cast_ids: Iterable[str]) -> None:
-        """Tells the highest window score of each cast."""
+        """Tells the highest window score of each cast that has one."""
         if self._scorer is None:
             _tell("cast_scores", version=None, scores={})
             return
@@ -77,15 +81,18 @@ class DemoScorer:
         windows = [window for window in self._reader.sealed() if window.cast_id in wanted]
         scores: dict[str, float] = defaultdict(float)
         for window, score in zip(windows, self._probabilities(windows).tolist(), strict=True):
-            scores[window.cast_id] = max(scores[window.cast_id], score)
+            if not np.isnan(score):
+                scores[window.cast_id] = max(scores[window.cast_id], score)
         _tell("cast_scores", version=self._scorer.manifest.version, scores=dict(scores))
 
     def _probabilities(self, windows: Sequence[Address]) -> np.ndarray[Any, np.dtype[np.float64]]:
         parts = []
         for begin in range(0, len(windows), BATCH_WINDOWS):
-            x_NTF, mask_NT = load_windows(self._reader, windows[begin : begin + BATCH_WINDOWS])
+            batch = windows[begin : begin + BATCH_WINDOWS]
+            x_NTF, mask_NT = load_windows(self._reader, batch)
             assert self._scorer is not None  # noqa: S101 - asked before
-            parts.append(self._scorer.score(x_NTF, mask_NT))
+            length_N = [window.length for window in batch]
+            parts.append(self._scorer.score(x_NTF, mask_NT, length_N=length_N))
         return np.concatenate(parts) if parts else np.empty(0)
 
 
@@ -113,7 +120,8 @@ def main(config: Path) -> int:
     client = connect(settings.redis)
     scorer = DemoScorer(WindowReader(client, Keys(settings.redis.namespace), settings.data, settings.windows))
     requests = _requests(sys.stdin)
-    with ModelSubscriber(settings.kafka, settings.topics.models) as models:
+    inputs = ModelInputs.of(settings.data, settings.windows)
+    with ModelSubscriber(settings.kafka, settings.topics.models, inputs=inputs) as models:
         while not stop():
             update = models.poll(timeout_s=POLL_S)
             if update is not None:

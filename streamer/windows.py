@@ -2,7 +2,7 @@
 
 What labels say of them is decided inside Redis, by the script DECIDE.
 
-Shape suffixes: T steps, F sensors.
+Shape suffixes: N windows, T steps, F sensors.
 """
 
 from __future__ import annotations
@@ -137,5 +137,5 @@ def _strength(label: Label) -> tuple[int, int]:
 
 
 def valid_steps(x_TF: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """valid_T: the steps at which at least one sensor said something."""
-    return np.asarray(~np.isnan(x_TF).all(axis=1), dtype=np.bool_)
+    """valid_T: the steps at which at least one sensor said something; of x_NTF, valid_NT."""
+    return np.asarray(~np.isnan(x_TF).all(axis=-1), dtype=np.bool_)

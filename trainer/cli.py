@@ -69,6 +69,7 @@ def once(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> 
     if as_json:
         typer.echo(json.dumps(report))
     else:
+        del report["checks"]  # their texts are the reasons
         _print_facts(report)
     return stop.exit_code()
 
@@ -94,8 +95,8 @@ def models(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
     for entry in entries:
         row = _entry(entry)
         state = "champion" if row["champion"] else row["state"]
-        scores = [f"{row[name]:.3f}" for name in ("auc_roc", "auc_pr")]
-        ahead = "-" if row["baseline_gap"] is None else f"{row['baseline_gap']:+.3f}"
+        scores = [_figure(row[name], ".3f") for name in ("auc_roc", "auc_pr")]
+        ahead = _figure(row["baseline_gap"], "+.3f")
         cells = [row["version"], row["parent"] or "-", state, row["windows"], row["defects"], *scores, ahead]
         table.add_row(*map(str, cells), f"{entry.manifest.created_at:%Y-%m-%d %H:%M}")
     Console().print(table)
@@ -145,11 +146,16 @@ def _print_update(update: ModelUpdate, as_json: bool) -> None:
         "auc_pr": manifest.scores.get("auc_pr"),
         "baseline_gap": manifest.baseline_gap,
         "threshold": manifest.threshold,
+        "manifest_digest": update.artifact.has_manifest_digest,
         "bytes": len(update.data),
     }
     typer.echo(
         json.dumps(facts) if as_json else "  ".join(f"{name}={value}" for name, value in facts.items())
     )
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _entry(entry: ModelEntry) -> dict[str, Any]:
@@ -162,8 +168,8 @@ def _entry(entry: ModelEntry) -> dict[str, Any]:
         "created_at": manifest.created_at.isoformat(),
         "windows": manifest.dataset.num_windows,
         "defects": manifest.dataset.num_defects,
-        "auc_roc": manifest.scores["auc_roc"],
-        "auc_pr": manifest.scores["auc_pr"],
+        "auc_roc": manifest.scores.get("auc_roc"),
+        "auc_pr": manifest.scores.get("auc_pr"),
         "baselines": manifest.baselines,
         "baseline_gap": manifest.baseline_gap,
         "reasons": list(entry.reasons),

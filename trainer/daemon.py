@@ -101,8 +101,8 @@ class TrainerDaemon:
         """
         self._lease.ensure()
         self._send_answers()
-        self.publish()
         self._runner.settle()
+        self.publish()
         reader = self._open_reader()
         asked = self._requests.pending_all()
         trigger = "manual" if asked else self._due(reader)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from cloudevents.core.bindings import kafka as oracle
 from cloudevents.core.formats.json import JSONFormat
+from prometheus_client import CollectorRegistry, generate_latest
 
 from streamer.config import KafkaConfig, SensorConfig, TopicsConfig, WindowsConfig
 from streamer.embedded import EmbeddedBroker
@@ -21,6 +23,7 @@ from streamer.records import Record
 from trainer.release import (
     DatasetInfo,
     Manifest,
+    ModelInputs,
     ModelSubscriber,
     ModelUpdate,
     Publisher,
@@ -29,6 +32,10 @@ from trainer.release import (
     release_topics,
     write_artifact,
 )
+from trainer.release.client.cloudevent import to_binary
+from trainer.release.client.metrics import SubscriberMetrics
+from trainer.release.client.results import SKIP_REASONS
+from trainer.release.publish.events import model_update
 
 AT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 # Enough for a loaded machine; a test that passes does not wait for it.
@@ -75,6 +82,26 @@ def model(version: int, name: str = "defect-lstm") -> bytes:
 
 def publish(publisher: Publisher, version: int, ce_id: str, name: str = "defect-lstm") -> None:
     publisher.publish_model(manifest(version, name), model(version, name), ce_id=ce_id, at=AT)
+
+
+def roll_back(producer: Producer, topics: TopicsConfig, version: int, ce_id: str) -> None:
+    event = model_update(
+        manifest(version), model(version), ce_id=ce_id, at=AT, source="/castloop/trainer", rollback=True
+    )
+    headers, value = to_binary(event)
+    producer.send(topics.models, value, key=b"defect-lstm", headers=headers)
+
+
+def publish_for(publisher: Publisher, version: int, ce_id: str, **inputs: object) -> None:
+    """A model of another plant."""
+    other = manifest(version).model_copy(update=inputs)
+    data = write_artifact({"w": np.zeros(8, np.float32)}, other)
+    publisher.publish_model(other, data, ce_id=ce_id, at=AT)
+
+
+def skipped(subscriber: ModelSubscriber, **reasons: int) -> bool:
+    """Whether so many were skipped, and none for another reason."""
+    return dict(subscriber.skipped) == dict.fromkeys(SKIP_REASONS, 0) | reasons
 
 
 def next_update(subscriber: ModelSubscriber) -> ModelUpdate:
@@ -215,14 +242,142 @@ def test_a_subscriber_that_starts_late_gets_the_newest_of_each_model_at_once(
     with ModelSubscriber(kafka, topics.models) as subscriber:
         assert [next_update(subscriber).ce_id for _ in range(2)] == ["b", "c"]
         assert subscriber.poll(QUIET_S) is None
-        # A roll-back is an older version under a new id, and the log decides.
-        publish(publisher, 1, "d")
+        roll_back(producer, topics, 1, "d")
         publish(publisher, 2, "c")
         producer.flush()
         assert next_update(subscriber).version == 1
         assert subscriber.poll(QUIET_S) is None
+        assert skipped(subscriber, repeated=1)
     with ModelSubscriber(kafka, topics.models, "defect-lstm", history=True) as subscriber:
         assert [next_update(subscriber).ce_id for _ in range(3)] == ["a", "c", "d"]
+
+
+def test_an_older_version_is_handed_out_only_if_it_is_told_as_a_rollback_also_after_a_restart(
+    kafka: KafkaConfig,
+    topics: TopicsConfig,
+    publisher: Publisher,
+    producer: Producer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ModelSubscriber(kafka, topics.models) as subscriber:
+        publish(publisher, 3, "a")
+        publish(publisher, 2, "b")
+        publish(publisher, 3, "c")
+        publish(publisher, 1, "d", "other")
+        producer.flush()
+        assert [next_update(subscriber).ce_id for _ in range(2)] == ["a", "d"]
+        assert subscriber.poll(QUIET_S) is None
+        assert skipped(subscriber, older=2)
+        # A reader that hands out the past goes by the same order.
+        with ModelSubscriber(kafka, topics.models, history=True) as reader:
+            assert [next_update(reader).ce_id for _ in range(2)] == ["a", "d"]
+            assert skipped(reader, older=2)
+    said = capsys.readouterr().out
+    assert said.count("version 2 comes after version 3 and is no rollback") == 2
+    assert said.count("skipped a model update") == 4
+    # In the middle of it the service is started again: the log is read from its beginning.
+    with ModelSubscriber(kafka, topics.models, "defect-lstm") as subscriber:
+        assert next_update(subscriber).ce_id == "a"
+        assert skipped(subscriber, older=2)
+        roll_back(producer, topics, 1, "e")
+        publish(publisher, 2, "b")
+        publish(publisher, 2, "f")
+        producer.flush()
+        assert [next_update(subscriber).ce_id for _ in range(2)] == ["e", "f"]
+        assert skipped(subscriber, older=2, repeated=1)
+    with ModelSubscriber(kafka, topics.models, "defect-lstm") as subscriber:
+        assert next_update(subscriber).ce_id == "f"
+        assert subscriber.poll(QUIET_S) is None
+
+
+def test_a_model_of_another_plant_is_skipped_with_what_differs_and_the_old_one_stays(
+    kafka: KafkaConfig,
+    topics: TopicsConfig,
+    publisher: Publisher,
+    producer: Producer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ours = manifest(1).inputs
+    assert ours == ModelInputs((SensorConfig(name="mold_level", unit="mm"),), 1000, 300)
+    publish(publisher, 1, "a")
+    publish_for(publisher, 2, "b", sensors=(SensorConfig(name="pressure", unit="bar"),))
+    producer.flush()
+    with ModelSubscriber(kafka, topics.models, inputs=ours) as subscriber:
+        assert next_update(subscriber).ce_id == "a"
+        publish_for(publisher, 3, "c", period_ms=100)
+        publish(publisher, 4, "d")
+        producer.flush()
+        assert next_update(subscriber).ce_id == "d"
+        assert skipped(subscriber, other_inputs=2)
+    said = capsys.readouterr().out
+    assert "sensors: mold_level mm here, pressure bar there; the old model is kept" in said
+    assert "period: 1000 ms here, 100 ms there; the old model is kept" in said
+    assert said.count("skipped a model update") == 2
+    # Without inputs the newest one that catching up finds is the first that is handed out.
+    with ModelSubscriber(kafka, topics.models) as subscriber:
+        assert next_update(subscriber).ce_id == "d"
+        publish_for(publisher, 5, "e", window=WindowsConfig(size_steps="cast"))
+        publish_for(publisher, 1, "f", period_ms=100, model_name="other")
+        producer.flush()
+        assert next_update(subscriber).ce_id == "f"
+        assert skipped(subscriber, other_inputs=1)
+    assert "window: 300 steps here, whole casts there" in capsys.readouterr().out
+
+
+def test_what_a_subscriber_hands_out_and_skips_is_shown_to_prometheus(
+    kafka: KafkaConfig, topics: TopicsConfig, publisher: Publisher, producer: Producer
+) -> None:
+    registry = CollectorRegistry()
+    metrics = SubscriberMetrics(registry)
+    publish(publisher, 4, "a")
+    publish(publisher, 3, "b")
+    publish(publisher, 4, "a")
+    producer.flush()
+    with ModelSubscriber(kafka, topics.models, on_result=metrics.on_result) as subscriber:
+        next_update(subscriber)
+        publish_for(publisher, 5, "c", period_ms=100)
+        producer.send(topics.models, b"no event", key=b"defect-lstm")
+        producer.flush()
+        assert subscriber.poll(QUIET_S) is None
+        assert skipped(subscriber, older=1, repeated=1, unreadable=1, other_inputs=1)
+    lines = generate_latest(registry).decode().splitlines()
+    assert "casting_model_updates_total 1.0" in lines
+    assert 'casting_model_update_version{model="defect-lstm"} 4.0' in lines
+    for reason in SKIP_REASONS:
+        assert f'casting_model_updates_skipped_total{{reason="{reason}"}} 1.0' in lines
+
+
+def test_a_torn_update_that_comes_again_whole_is_handed_out(
+    kafka: KafkaConfig, topics: TopicsConfig, publisher: Publisher, producer: Producer
+) -> None:
+    publisher.publish_model(manifest(1), model(1)[:-3], ce_id="a", at=AT)
+    publish(publisher, 1, "a")
+    producer.flush()
+    with ModelSubscriber(kafka, topics.models) as subscriber:
+        assert next_update(subscriber).ce_id == "a"
+        assert skipped(subscriber, unreadable=1)
+
+
+def test_a_file_from_before_the_digest_of_the_manifest_is_handed_out_and_told(
+    kafka: KafkaConfig,
+    topics: TopicsConfig,
+    publisher: Publisher,
+    producer: Producer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tensors = {"w": np.zeros(2, np.float32)}
+    header = write_artifact(tensors, manifest(1))
+    fields = json.loads(
+        json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]["castloop"]
+    )
+    del fields["manifest_sha256"]
+    old = safetensors.numpy.save(tensors, metadata={"castloop": json.dumps(fields)})
+    publisher.publish_model(manifest(1), old, ce_id="a", at=AT)
+    producer.flush()
+    with ModelSubscriber(kafka, topics.models) as subscriber:
+        update = next_update(subscriber)
+    assert not update.artifact.has_manifest_digest
+    assert capsys.readouterr().out.count("no digest over the manifest") == 1
 
 
 def test_a_bad_model_is_skipped_and_the_good_one_stays(
@@ -240,7 +395,7 @@ def test_a_bad_model_is_skipped_and_the_good_one_stays(
     producer.flush()
     with ModelSubscriber(kafka, topics.models) as subscriber:
         assert next_update(subscriber).ce_id == "a"
-        assert subscriber.num_skipped == 3
+        assert skipped(subscriber, unreadable=3)
         publish(publisher, 4, "b")
         producer.flush()
         assert next_update(subscriber).version == 4

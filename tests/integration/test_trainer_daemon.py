@@ -233,7 +233,7 @@ class TestKills:
         assert len({event["id"] for event in told}) == 2
 
     @pytest.mark.parametrize(
-        ("owner", "name", "when"), KILLS, ids=[f"{when}-{name}" for _, name, when in KILLS]
+        ("owner", "name", "when", "nth"), KILLS, ids=[f"{when}-{name}-{nth}" for _, name, when, nth in KILLS]
     )
     def test_a_cycle_goes_on_where_it_was(
         self,
@@ -318,7 +318,7 @@ class TestMidCycle:
                 ("promoted", 2),
             ]
             assert "rows in Redis are not those" in trainer.registry.events()[1].reasons[0]
-            assert trainer.registry.events()[1].details["windows"] == 120
+            assert trainer.registry.events()[1].details["cycle"] == 1
 
     def test_baselines_are_not_fitted_again_for_the_decision(
         self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
@@ -413,20 +413,22 @@ class TestFailures:
         plant.write(made[60:120])
         with life(plant, config, self.diverging()) as trainer:
             trainer.daemon.run(Turns(4))
-            assert decisions(trainer.registry) == [("trained", 1), ("promoted", 1)]
+            assert decisions(trainer.registry) == [("trained", 1), ("promoted", 1), ("failed", None)]
             assert trainer.registry.champion_version() == 1
             assert trainer.journal.state.last_number == 2
-            assert b'casting_trainer_failures_total{error="TrainingDivergedError"} 1.0' in generate_latest(
-                trainer.metrics.registry
-            )
+            for line in (
+                'failures_total{error="TrainingDivergedError"} 1.0',
+                'cycles_total{decision="failed"} 1.0',
+            ):
+                assert line in exposed(trainer)
+            told = [json.loads(record.value or b"") for record in records(config, config.topics.model_events)]
+            assert (told[-1]["type"], told[-1]["data"]["details"]["cycle"]) == ("io.castloop.model.failed", 2)
+            assert "lower the learning rate" in told[-1]["data"]["reasons"][0]
         assert capsys.readouterr().out.count("cycle failed") == 1
-        with life(plant, config) as trainer:
-            assert trainer.daemon.run_once() is None  # the same windows would fail again
-            plant.label([Label(f"C{n:05d}", n % 2 == 0, inspected_at=2) for n in range(120)])
-            plant.write(casts(range(130, 190)))
+        with life(plant, config) as trainer:  # mended: its windows are still news, and nothing is waited for
             result = trainer.daemon.run_once()
             assert result is not None
-            assert (result.number, result.version) == (3, 2)
+            assert (result.number, result.version, result.windows) == (3, 2, 240)
 
     def test_an_outage_of_redis_is_said_once_and_the_next_one_again(
         self, config: TrainerSettings, capsys: pytest.CaptureFixture[str]
@@ -529,6 +531,35 @@ def test_a_new_process_shows_and_tells_how_far_the_champion_is_ahead(
     said = capsys.readouterr().out
     assert said.count("baseline_gap=") == warnings
     assert said.count("hist_gradient_boosting") == warnings
+
+
+def test_a_champion_without_scores_shows_none_and_stops_nothing(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    manifest = Manifest(
+        model_name=config.registry.model_name,
+        version=1,
+        created_at=datetime(2026, 11, 22, tzinfo=UTC),
+        architecture={},
+        sensors=DATA.sensors,
+        period_ms=1000,
+        window=SPEC,
+        threshold=0.5,
+        dataset=DatasetInfo(id="d", num_windows=10, num_defects=2),
+        baselines={"hist_gradient_boosting": {"auc_roc": 0.75}},
+    )
+    with Registry(config.registry) as registry:
+        registry.register(write_artifact({"w": np.zeros(2, np.float32)}, manifest))
+        registry.promote(1)
+    with life(plant, config) as trainer:
+        trainer.daemon.run(Turns(2))
+        lines = generate_latest(trainer.metrics.registry).decode().splitlines()
+    assert {f"casting_model_{name} NaN" for name in ("auc_roc", "auc_pr", "baseline_gap")} <= set(lines)
+    assert "casting_model_version 1.0" in lines
+
+
+def exposed(trainer: Life) -> str:
+    return generate_latest(trainer.metrics.registry).decode()
 
 
 def shown(trainer: Life) -> str:

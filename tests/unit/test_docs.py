@@ -34,6 +34,8 @@ from trainer.learn.config import ArchitectureConfig, ModelSettings
 from trainer.learn.model.network import build_model
 from trainer.metrics import TrainerMetrics
 from trainer.release import DatasetInfo, Manifest, Publisher, release_topics, write_artifact
+from trainer.release.client.metrics import SubscriberMetrics
+from trainer.release.client.results import SKIP_REASONS
 
 ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -168,7 +170,13 @@ def metric_names(registry: CollectorRegistry) -> set[str]:
 
 
 def test_metrics_exist_and_each_is_explained() -> None:
-    ours = metric_names(StreamerMetrics().registry) | metric_names(TrainerMetrics().registry)
+    subscriber = CollectorRegistry()
+    SubscriberMetrics(subscriber)
+    ours = (
+        metric_names(StreamerMetrics().registry)
+        | metric_names(TrainerMetrics().registry)
+        | metric_names(subscriber)
+    )
     named = set(re.findall(r"\bcasting_(?:streamer|trainer|model)_[a-z_]+\b", EVERYTHING))
     assert named == ours
 
@@ -190,6 +198,11 @@ def test_reasons_of_dead_letters_exist_and_each_has_a_mend() -> None:
         reason for row in table.splitlines()[2:] for reason in re.findall(r"`(\w+)`", row.split("|")[1])
     }
     assert explained == set(REASONS)
+
+
+def test_reasons_for_skipping_a_model_update_exist_and_each_has_a_mend() -> None:
+    table = TEXTS["docs/operations.md"].partition("| skipped | mend |")[2].partition("\n\n")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == SKIP_REASONS
 
 
 def test_messages_that_are_shown_are_understood() -> None:

@@ -23,6 +23,7 @@ from trainer.learn.lstm_trainer import LSTMTrainer
 from trainer.learn.model import SteelDefectLSTM, build_model
 from trainer.learn.report.training_metrics import EpochResult, TrainingResult
 from trainer.release.client.artifact import Artifact
+from trainer.release.client.inputs import ModelInputs
 
 log = structlog.get_logger()
 
@@ -69,7 +70,8 @@ def train_challenger(
         TrainingDivergedError: Loss or gradient is not finite.
         CycleStoppedError: `should_stop` said so.
     """
-    model, parent = starting_model(champion, settings, len(dataset.manifest.data.sensors))
+    frozen = dataset.manifest
+    model, parent = starting_model(champion, settings, ModelInputs.of(frozen.data, frozen.spec))
     require_room(run_dir, STATES_OF_A_MODEL * model_bytes(model))
     _warn_of_silent_sensors(dataset, split)
     log.info(
@@ -97,7 +99,7 @@ def train_challenger(
 
 
 def starting_model(
-    champion: Artifact | None, settings: ModelSettings, num_sensors: int
+    champion: Artifact | None, settings: ModelSettings, inputs: ModelInputs
 ) -> tuple[SteelDefectLSTM, int | None]:
     """A model with the weights of the champion where they fit, else with new ones; and whose weights they are.
 
@@ -105,13 +107,14 @@ def starting_model(
         ConfigError: The model does not fit into one record.
     """
     architecture = settings.architecture
+    num_sensors = len(inputs.sensors)
     model = build_model(architecture, num_sensors, settings.training.seed)
     _require_record_size(model)
     if champion is None:
         return model, None
     version = champion.manifest.version
-    if len(champion.manifest.sensors) != num_sensors:
-        log.warning("champion has other inputs", version=version, start="scratch")
+    if differing := inputs.differences(champion.manifest.inputs):
+        log.warning("champion has other inputs", version=version, start="scratch", differing=differing)
     elif champion.manifest.architecture != architecture.model_dump(mode="json"):
         log.warning("champion has another architecture", version=version, start="scratch")
     elif fault := _load_weights(model, champion):

@@ -14,10 +14,10 @@ from trainer.data.dataset import Dataset
 from trainer.data.split import Split
 from trainer.errors import ArtifactError
 from trainer.gate.config import GateConfig
-from trainer.gate.lineage import differing_inputs
 from trainer.gate.policy import GateDecision, decide
 from trainer.learn.scores.evaluate import Probabilities
 from trainer.release.client.artifact import Artifact, Manifest
+from trainer.release.client.inputs import ModelInputs
 from trainer.release.registry.event import Decision
 from trainer.release.scorer import Scorer
 
@@ -103,7 +103,8 @@ def _champion_scores(
     champion = contest.champion
     if champion is None:
         return None, contest.fault
-    differing = differing_inputs(champion.manifest, dataset.manifest.data, dataset.manifest.spec)
+    frozen = dataset.manifest
+    differing = ModelInputs.of(frozen.data, frozen.spec).differences(champion.manifest.inputs)
     if differing:
         return None, f"version {champion.manifest.version} has other inputs: {'; '.join(differing)}"
     try:
@@ -114,4 +115,4 @@ def _champion_scores(
 
 def _score(artifact: Artifact, dataset: Dataset, split: Split, num_threads: int) -> Probabilities:
     scorer = Scorer(artifact, num_threads=num_threads)
-    return scorer.score(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
+    return scorer.probabilities(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])

@@ -53,6 +53,7 @@ from trainer.gate.policy import require_enough_casts
 from trainer.learn.config import ModelSettings
 from trainer.learn.report.training_metrics import EpochResult
 from trainer.release.client.artifact import Artifact
+from trainer.release.client.inputs import ModelInputs
 from trainer.release.registry.event import Decision
 from trainer.release.registry.registry import Registry
 from trainer.triggers import Trigger
@@ -183,7 +184,7 @@ class CycleRunner:
         mine = None if current is None else self._registry.trained_in(current.number)
         for version in self._registry.undecided():
             if version != mine:
-                self._registry.refuse(version, [_why_undecided(cycle, version)])
+                self._refuse(version, _why_undecided(cycle, version))
         if cycle is not None and cycle.ending == "failed" and not cycle.is_told:
             self._tell_failed(cycle)
 
@@ -199,7 +200,7 @@ class CycleRunner:
     def _begin(self, reader: WindowReader, trigger: Trigger) -> None:
         champion = self._registry.champion_version()
         if champion is not None and not self._accept_new_inputs:
-            require_same_inputs(self._registry.manifest(champion), reader.data, reader.spec)
+            require_same_inputs(self._registry.manifest(champion), ModelInputs.of(reader.data, reader.spec))
         state, windows = self._state, windows_of(reader)
         cycle = Cycle(
             number=state.last_number + 1,
@@ -389,6 +390,11 @@ class CycleRunner:
         )
         details["cycle"] = details.pop("number", cycle.number)
         self._registry.decide(version, decision, {**details, "dataset": cycle.dataset})
+
+    def _refuse(self, version: int, reason: str) -> None:
+        manifest = self._registry.manifest(version)
+        decision = Decision.new("refused", (reason,), self._now())
+        self._registry.decide(version, decision, {"cycle": manifest.cycle, "dataset": manifest.dataset.id})
 
     def _tell_failed(self, cycle: Cycle) -> None:
         ce_id = str(uuid.uuid5(uuid.UUID(self._registry.identity().id), f"cycle-{cycle.number}-failed"))

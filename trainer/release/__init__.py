@@ -4,6 +4,8 @@ Importing this needs no torch, scikit-learn or scipy. What does is imported by i
 """
 
 from trainer.release.client.artifact import Artifact, DatasetInfo, Manifest, read_artifact, write_artifact
+from trainer.release.client.inputs import ModelInputs
+from trainer.release.client.results import UpdateResult
 from trainer.release.client.subscriber import ModelSubscriber, ModelUpdate
 from trainer.release.publish.publisher import Publisher, release_topics
 from trainer.release.registry.config import RegistryConfig
@@ -17,12 +19,14 @@ __all__ = [
     "Manifest",
     "ModelEntry",
     "ModelEvent",
+    "ModelInputs",
     "ModelSubscriber",
     "ModelUpdate",
     "Publisher",
     "Registry",
     "RegistryConfig",
     "RegistryReader",
+    "UpdateResult",
     "read_artifact",
     "release_topics",
     "write_artifact",

@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 import torch
 from pydantic import ValidationError
 
+from streamer.columns import FloatArray
+from streamer.windows import valid_steps
 from trainer.errors import ArtifactError, ModelInputError
 from trainer.learn.config import ArchitectureConfig
 from trainer.learn.model.network import SteelDefectLSTM
 from trainer.learn.scores.evaluate import predict
 from trainer.release.client.artifact import Artifact, Manifest
+
+log = structlog.get_logger(__name__)
 
 
 class Scorer:
@@ -34,39 +39,129 @@ class Scorer:
         self.manifest = artifact.manifest
         self._num_threads = num_threads
         self._model = _build(artifact)
+        if not artifact.has_manifest_digest:
+            log.warning(
+                "no digest over the manifest",
+                model=self.manifest.model_name,
+                version=self.manifest.version,
+                why="the file is from before there was one: changed thresholds or sensors would go unseen",
+            )
 
     def score(
-        self, x_NTF: npt.NDArray[np.floating[Any]], mask_NT: npt.NDArray[np.bool_] | None = None
+        self,
+        x_NTF: npt.NDArray[np.floating[Any]],
+        mask_NT: npt.NDArray[np.bool_] | None = None,
+        *,
+        length_N: npt.ArrayLike | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Returns the probability of a defect for each window.
+        """Returns the probability of a defect for each window, NaN for one that says too little.
+
+        That is one with fewer valid steps than `min_valid_ratio` of its length: the streamer lets none such
+        through to training.
 
         Args:
-            x_NTF: Raw values in the units of the manifest, NaN = missing.
-            mask_NT: True = valid step; None = all are. A window shorter than the manifest's is padded at its
-                end and masked there, as the streamer does; so are whole casts, to the longest of them.
+            x_NTF: Raw values in the units of the manifest, NaN = missing. A window shorter than the manifest's
+                is padded at its end; so are whole casts, to the longest of them.
+            mask_NT: True = valid step; None = those at which a sensor says something, as in training.
+            length_N: Steps that each window has before its padding; None = all T, or for a model of whole casts
+                up to its last valid step.
 
         Raises:
             ModelInputError: Shape or type do not fit; the message says what the model expects.
         """
+        values = self._checked(x_NTF)
+        valid_NT, length_N = self._valid(values, mask_NT, length_N)
+        prob_N = predict(self._model, values, valid_NT, num_threads=self._num_threads)
+        prob_N[~self._says_enough(valid_NT, length_N)] = np.nan
+        return prob_N
+
+    def probabilities(
+        self, x_NTF: npt.NDArray[np.floating[Any]], mask_NT: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """As `score`, however little a window says: for windows that were let through by another rule."""
+        values = self._checked(x_NTF)
+        valid_NT = valid_steps(values) if mask_NT is None else mask_NT
+        return predict(self._model, values, valid_NT, num_threads=self._num_threads)
+
+    def is_defective(
+        self,
+        x_NTF: npt.NDArray[np.floating[Any]],
+        mask_NT: npt.NDArray[np.bool_] | None = None,
+        *,
+        length_N: npt.ArrayLike | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """Whether the probability of each window reaches the threshold of the model; arguments of `score`.
+
+        Raises:
+            ModelInputError: As `score`, or a window says too little to be called either.
+        """
+        prob_N = self.score(x_NTF, mask_NT, length_N=length_N)
+        unknown = np.flatnonzero(np.isnan(prob_N))
+        if len(unknown):
+            raise ModelInputError(
+                f"windows {_listed(unknown)} have valid steps at less than {self.manifest.window.min_valid_ratio} "
+                "of their length (min_valid_ratio of the model): neither defective nor good; leave out the windows "
+                "whose score is NaN"
+            )
+        return prob_N >= self.manifest.threshold
+
+    def _checked(self, x_NTF: npt.NDArray[np.floating[Any]]) -> FloatArray:
         x_NTF = np.asarray(x_NTF)
         names = self.manifest.sensor_names
         steps = self.manifest.window.size_steps
-        whole_casts = steps == "cast"
-        if x_NTF.ndim != 3 or x_NTF.shape[2] != len(names) or not (whole_casts or x_NTF.shape[1] == steps):
+        fits = steps in ("cast", x_NTF.shape[1]) if x_NTF.ndim == 3 else False
+        if not fits or x_NTF.shape[2] != len(names):
             raise ModelInputError(
                 f"expected windows [N, {steps}, {len(names)}] with sensors {', '.join(names)}, "
                 f"got {list(x_NTF.shape)}"
             )
         if x_NTF.dtype.kind != "f":
             raise ModelInputError(f"expected floating point values, got {x_NTF.dtype}")
-        values = x_NTF.astype(np.float32, copy=False)
-        return predict(self._model, values, mask_NT, num_threads=self._num_threads)
+        return x_NTF.astype(np.float32, copy=False)
 
-    def is_defective(
-        self, x_NTF: npt.NDArray[np.floating[Any]], mask_NT: npt.NDArray[np.bool_] | None = None
+    def _valid(
+        self, values: FloatArray, mask_NT: npt.NDArray[np.bool_] | None, length_N: npt.ArrayLike | None
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """Which steps count, none of them behind the end of its window, and how many steps each window has."""
+        valid_NT = valid_steps(values) if mask_NT is None else _checked_mask(mask_NT, values.shape[:2])
+        num_steps = values.shape[1]
+        if length_N is not None:
+            lengths_N = _checked_lengths(length_N, len(values), num_steps)
+            return valid_NT & (np.arange(num_steps) < lengths_N[:, None]), lengths_N
+        if self.manifest.window.size_steps == "cast":
+            return valid_NT, (valid_NT * np.arange(1, num_steps + 1)).max(axis=1, initial=0)
+        return valid_NT, np.full(len(values), num_steps)
+
+    def _says_enough(
+        self, valid_NT: npt.NDArray[np.bool_], length_N: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.bool_]:
-        """Whether the probability of each window reaches the threshold of the model."""
-        return self.score(x_NTF, mask_NT) >= self.manifest.threshold
+        # As the script DECIDE has it (streamer/store/scripts.py).
+        num_valid_N = valid_NT.sum(axis=1)
+        ratio_N = num_valid_N / np.maximum(length_N, 1)
+        enough_N = (num_valid_N > 0) & (ratio_N >= self.manifest.window.min_valid_ratio)
+        return np.asarray(enough_N, dtype=np.bool_)
+
+
+def _checked_mask(mask_NT: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    mask_NT = np.asarray(mask_NT)
+    if mask_NT.dtype != np.bool_ or mask_NT.shape != shape:
+        raise ModelInputError(
+            f"expected a bool mask {list(shape)}, got {mask_NT.dtype} {list(mask_NT.shape)}"
+        )
+    return mask_NT
+
+
+def _checked_lengths(length_N: npt.ArrayLike, num_windows: int, num_steps: int) -> npt.NDArray[np.int64]:
+    given_N = np.asarray(length_N)
+    fits = given_N.shape == (num_windows,) and (given_N.dtype.kind in "iu" or not num_windows)
+    if not fits or ((given_N < 0) | (given_N > num_steps)).any():
+        raise ModelInputError(f"expected {num_windows} lengths of 0 to {num_steps} steps, got {given_N}")
+    return given_N.astype(np.int64)
+
+
+def _listed(numbers: npt.NDArray[np.intp], most: int = 10) -> str:
+    shown = ", ".join(map(str, numbers[:most]))
+    return shown if len(numbers) <= most else f"{shown} and {len(numbers) - most} more"
 
 
 def _build(artifact: Artifact) -> SteelDefectLSTM:

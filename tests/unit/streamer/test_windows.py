@@ -181,3 +181,4 @@ def test_the_label_revision_of_a_window_heeds_its_own_steps() -> None:
 def test_a_step_is_valid_if_one_sensor_spoke() -> None:
     x_TF = np.array([[np.nan, np.nan], [np.nan, 1], [1, 1]], dtype=np.float32)
     assert valid_steps(x_TF).tolist() == [False, True, True]
+    assert valid_steps(np.stack([x_TF, x_TF[::-1]])).tolist() == [[False, True, True], [True, True, False]]

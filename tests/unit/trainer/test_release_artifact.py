@@ -25,6 +25,7 @@ from trainer.release.client.artifact import (
     read_artifact,
     write_artifact,
 )
+from trainer.release.client.manifest_digest import DIGEST, json_with_digest
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -50,15 +51,30 @@ TENSORS: Tensors = {
     "steps": np.array([7], dtype=np.int64),
 }
 DATA = write_artifact(TENSORS, MANIFEST)
+SMALL = write_artifact({"w": TENSORS["steps"]}, MANIFEST)
 
 
 def with_metadata(metadata: dict[str, str] | None) -> bytes:
     return bytes(safetensors.numpy.save(TENSORS, metadata=metadata))
 
 
+def manifest_fields(data: bytes = DATA) -> dict[str, Any]:
+    """The manifest as it stands in a file."""
+    (text,) = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"].values()
+    fields = json.loads(text)
+    assert isinstance(fields, dict)
+    return fields
+
+
 def with_manifest(**changes: object) -> bytes:
-    fields = json.loads(manifest_json(read_artifact(DATA).manifest)) | changes
-    return with_metadata({METADATA_KEY: json.dumps(fields)})
+    """The file as another writer would write it."""
+    return with_metadata({METADATA_KEY: json_with_digest(manifest_fields() | changes)})
+
+
+def without(*names: str, **changes: object) -> bytes:
+    """A file from before there was a digest of the manifest."""
+    fields = {name: value for name, value in manifest_fields().items() if name not in {DIGEST, *names}}
+    return with_metadata({METADATA_KEY: json.dumps(fields | changes)})
 
 
 def test_what_is_read_is_what_was_written() -> None:
@@ -91,18 +107,14 @@ def test_fields_that_a_later_trainer_adds_are_let_through() -> None:
 
 
 def test_a_model_from_before_there_were_baselines_is_read() -> None:
-    fields = json.loads(manifest_json(read_artifact(DATA).manifest))
-    del fields["baselines"], fields["baseline_gap"]
-    manifest = read_artifact(with_metadata({METADATA_KEY: json.dumps(fields)})).manifest
+    manifest = read_artifact(without("baselines", "baseline_gap")).manifest
     assert (manifest.baselines, manifest.baseline_gap, manifest.better_baseline) == ({}, None, None)
     assert not manifest.is_behind
 
 
 def test_a_model_says_which_cycle_trained_it_and_one_from_before_says_nothing() -> None:
-    fields = json.loads(manifest_json(read_artifact(DATA).manifest))
     assert read_artifact(with_manifest(cycle=12)).manifest.cycle == 12
-    del fields["cycle"]
-    assert read_artifact(with_metadata({METADATA_KEY: json.dumps(fields)})).manifest.cycle is None
+    assert read_artifact(without("cycle")).manifest.cycle is None
 
 
 def beside_baselines(auc_roc: float) -> Manifest:
@@ -130,6 +142,28 @@ def test_the_gap_is_that_to_the_better_baseline(linear: float, gap: float) -> No
 
 def test_the_gap_stands_in_the_file_for_those_who_read_nothing_else() -> None:
     assert json.loads(manifest_json(beside_baselines(0.75)))["baseline_gap"] == 0.75 - 0.9
+
+
+@pytest.mark.parametrize(
+    ("scores", "baselines", "better"),
+    [
+        ({"auc_pr": 0.7}, {"linear": {"auc_roc": 0.8}}, "linear"),
+        ({"auc_roc": 0.9}, {"linear": {"auc_pr": 0.8}}, None),
+        ({}, {}, None),
+    ],
+)
+def test_a_model_without_a_score_has_no_gap_and_is_not_behind(
+    scores: dict[str, float], baselines: dict[str, dict[str, float]], better: str | None
+) -> None:
+    manifest = MANIFEST.model_copy(update={"scores": scores, "baselines": baselines})
+    assert (manifest.better_baseline, manifest.baseline_gap, manifest.is_behind) == (better, None, False)
+    assert read_artifact(write_artifact(TENSORS, manifest)).manifest.baseline_gap is None
+
+
+def test_a_baseline_without_a_score_is_passed_over() -> None:
+    baselines = {"linear": {"auc_pr": 0.9}, "boosting": {"auc_roc": 0.6}}
+    manifest = MANIFEST.model_copy(update={"baselines": baselines})
+    assert (manifest.better_baseline, manifest.baseline_gap) == ("boosting", pytest.approx(0.33))
 
 
 def test_another_format_version_is_refused() -> None:
@@ -177,17 +211,62 @@ def test_a_file_cut_off_anywhere_is_refused(end: int) -> None:
         read_artifact(DATA[:end])
 
 
-@settings(deadline=None, max_examples=150)
-@given(at=st.integers(0, len(DATA) - 1), flip=st.integers(1, 255))
-def test_a_changed_byte_is_refused_or_changes_no_weight(at: int, flip: int) -> None:
-    changed = bytearray(DATA)
+@settings(deadline=None, max_examples=400)
+@given(at=st.integers(0, len(SMALL) - 1), flip=st.integers(1, 255))
+def test_a_changed_byte_is_refused_or_changes_nothing(at: int, flip: int) -> None:
+    changed = bytearray(SMALL)
     changed[at] ^= flip
     try:
         artifact = read_artifact(bytes(changed))
     except ArtifactError:
         return
-    for name, tensor in TENSORS.items():
-        np.testing.assert_array_equal(artifact.tensors[name], tensor)
+    assert (artifact.manifest, artifact.has_manifest_digest) == (read_artifact(SMALL).manifest, True)
+    assert set(artifact.tensors) == {"w"}
+    np.testing.assert_array_equal(artifact.tensors["w"], TENSORS["steps"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'\\"threshold\\":0.42', b'\\"threshold\\":0.92'),
+        (
+            b'[{\\"name\\":\\"mold_level\\",\\"unit\\":\\"mm\\"},{\\"name\\":\\"superheat\\",\\"unit\\":\\"degC\\"}]',
+            b'[{\\"name\\":\\"superheat\\",\\"unit\\":\\"degC\\"},{\\"name\\":\\"mold_level\\",\\"unit\\":\\"mm\\"}]',
+        ),
+        (b'\\"size_steps\\":300', b'\\"size_steps\\":200'),
+        (b'\\"period_ms\\":1000', b'\\"period_ms\\":2000'),
+        (b'\\"later\\":7', b'\\"later\\":8'),
+    ],
+    ids=["threshold", "sensors", "window", "period", "a key of a later writer"],
+)
+def test_a_changed_manifest_fails_its_digest(before: bytes, after: bytes) -> None:
+    data = with_manifest(later=7)
+    assert data.count(before) == 1
+    with pytest.raises(
+        ArtifactError, match=r"manifest: its digest is \w{12}, it says \w{12}: thresholds, sensors"
+    ):
+        read_artifact(data.replace(before, after))
+
+
+def test_a_file_from_before_the_digest_is_read_and_says_so() -> None:
+    old = read_artifact(without("cycle"))
+    assert (old.manifest, old.has_manifest_digest) == (read_artifact(DATA).manifest, False)
+    assert read_artifact(DATA).has_manifest_digest
+    again = read_artifact(write_artifact(old.tensors, old.manifest))
+    assert (again.manifest, again.has_manifest_digest) == (old.manifest, True)
+
+
+def test_a_file_that_lost_the_name_of_its_digest_does_not_pass_for_an_old_one() -> None:
+    with pytest.raises(
+        ArtifactError, match=r"no manifest_sha256, but keys of a later writer \(manifest_sha25x\)"
+    ):
+        read_artifact(DATA.replace(b"manifest_sha256", b"manifest_sha25x"))
+
+
+def test_a_digest_that_is_no_text_is_refused() -> None:
+    fields = manifest_fields() | {DIGEST: None}
+    with pytest.raises(ArtifactError, match="it says None"):
+        read_artifact(with_metadata({METADATA_KEY: json.dumps(fields)}))
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,25 @@ def test_a_torn_file_is_named(
         read(registry(tmp_path))
 
 
+def test_a_manifest_in_the_registry_whose_threshold_was_changed_is_named(tmp_path: Path) -> None:
+    with registry(tmp_path) as writer:
+        writer.register(model(1))
+    path = tmp_path / "defect-lstm/versions/1/manifest.json"
+    path.write_text(path.read_text().replace('"threshold":0.5', '"threshold":0.9'))
+    with pytest.raises(RegistryError, match=f"{path}: manifest: its digest is"):
+        registry(tmp_path).models()
+
+
+def test_a_manifest_from_before_there_was_a_digest_is_read(tmp_path: Path) -> None:
+    with registry(tmp_path) as writer:
+        writer.register(model(1))
+    path = tmp_path / "defect-lstm/versions/1/manifest.json"
+    fields = json.loads(path.read_text())
+    assert fields.pop("manifest_sha256")
+    path.write_text(json.dumps(fields))
+    assert registry(tmp_path).manifest(1).threshold == 0.5
+
+
 def test_a_champion_whose_files_are_gone_is_named(tmp_path: Path) -> None:
     with registry(tmp_path) as writer:
         writer.register(model(1))

@@ -16,6 +16,7 @@ from trainer.cli import _print_facts, _shown
 from trainer.release import DatasetInfo, Manifest, Registry, RegistryConfig, write_artifact
 
 TIME = ["2026-11-22", "10:00"]
+SCORES = {"auc_roc": 0.9, "auc_pr": 0.7}
 HELP = """
 import sys
 from trainer.cli import app
@@ -107,7 +108,7 @@ def test_an_empty_registry_lists_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "registry").exists()
 
 
-def registered(folder: Path, gap: float | None) -> None:
+def registered(folder: Path, gap: float | None, scores: dict[str, float] = SCORES) -> None:
     """A registry whose champion has these scores."""
     manifest = Manifest(
         model_name="defect-lstm",
@@ -119,7 +120,7 @@ def registered(folder: Path, gap: float | None) -> None:
         window=WindowsConfig(),
         threshold=0.5,
         dataset=DatasetInfo(id="d", num_windows=150_000, num_defects=20_000),
-        scores={"auc_roc": 0.9, "auc_pr": 0.7},
+        scores=scores,
         baselines={} if gap is None else {"logistic_regression": {"auc_roc": 0.9 - gap, "auc_pr": 0.8}},
     )
     with Registry(RegistryConfig(path=folder)) as registry:
@@ -156,6 +157,18 @@ def test_models_says_how_far_each_is_ahead_in_80_columns_and_warns_of_a_champion
     (model,) = json.loads(done.stdout)
     assert model["baseline_gap"] == pytest.approx(gap)
     assert (bool(model["baselines"]), done.stderr) == (gap is not None, said)
+
+
+def test_models_shows_a_dash_for_scores_that_a_model_lacks(tmp_path: Path) -> None:
+    (tmp_path / "trainer.yaml").write_text(f"registry:\n  path: {tmp_path / 'registry'}\n")
+    (tmp_path / "model_config.yaml").write_text("{}")
+    registered(tmp_path / "registry", 0.1, scores={})
+    done = trainer("models", "-c", str(tmp_path / "trainer.yaml"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].split()[5:8] == ["-", "-", "-"]
+    done = trainer("models", "--json", "-c", str(tmp_path / "trainer.yaml"))
+    (model,) = json.loads(done.stdout)
+    assert (model["auc_roc"], model["auc_pr"], model["baseline_gap"]) == (None, None, None)
 
 
 def test_nested_scores_are_shown_in_a_line() -> None:

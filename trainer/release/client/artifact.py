@@ -2,7 +2,8 @@
 
 All metadata is one JSON string under one key, because safetensors writes several keys in a different order on
 each save; so the same tensors and manifest always give the same bytes. Nothing is ever unpickled, and torch
-is not needed to read one.
+is not needed to read one. Two digests, that of the tensors inside the manifest and that of the manifest, cover all
+that a scorer goes by.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from safetensors import SafetensorError
 
 from streamer.config import SensorConfig, WindowsConfig
 from trainer.errors import ArtifactError
+from trainer.release.client.inputs import ModelInputs
+from trainer.release.client.manifest_digest import check_digest, json_with_digest
 
 FORMAT_VERSION = 1
 METADATA_KEY = "castloop"
@@ -84,16 +87,25 @@ class Manifest(_Frozen):
         return tuple(sensor.name for sensor in self.sensors)
 
     @property
+    def inputs(self) -> ModelInputs:
+        """What it wants as input."""
+        return ModelInputs(self.sensors, self.period_ms, self.window.size_steps)
+
+    @property
     def better_baseline(self) -> str | None:
-        """The baseline with the highest AUC-ROC."""
-        return max(self.baselines, key=lambda name: self.baselines[name]["auc_roc"], default=None)
+        """The baseline with the highest AUC-ROC, of those that have one."""
+        ranked = {name: each["auc_roc"] for name, each in self.baselines.items() if "auc_roc" in each}
+        return max(ranked, key=lambda name: ranked[name], default=None)
 
     @computed_field  # type: ignore[prop-decorator]  # mypy takes no decorator above a property
     @property
     def baseline_gap(self) -> float | None:
-        """AUC-ROC of the model less that of the better baseline, on the gate windows; above 0 the model is ahead."""
-        name = self.better_baseline
-        return None if name is None else self.scores["auc_roc"] - self.baselines[name]["auc_roc"]
+        """AUC-ROC of the model less that of the better baseline, on the gate windows; above 0 the model is ahead.
+
+        None if either is not known.
+        """
+        name, auc_roc = self.better_baseline, self.scores.get("auc_roc")
+        return None if name is None or auc_roc is None else auc_roc - self.baselines[name]["auc_roc"]
 
     @property
     def is_behind(self) -> bool:
@@ -103,10 +115,16 @@ class Manifest(_Frozen):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artifact:
-    """A model as it was read from its file; the tensors may be read-only views of it."""
+    """A model as it was read from its file; the tensors may be read-only views of it.
+
+    Attributes:
+        has_manifest_digest: A digest covers the manifest as well; False for a file from before there was one, in
+            which a changed threshold or sensor would go unseen.
+    """
 
     manifest: Manifest
     tensors: Tensors
+    has_manifest_digest: bool = True
 
 
 def write_artifact(tensors: Mapping[str, npt.NDArray[Any]], manifest: Manifest) -> bytes:
@@ -131,9 +149,9 @@ def read_artifact(data: bytes) -> Artifact:
     """Reads and checks a model file.
 
     Raises:
-        ArtifactError: It is truncated, not ours, of another format version, or its digest does not match.
+        ArtifactError: It is truncated, not ours, of another format version, or a digest does not match.
     """
-    manifest = _read_manifest(data)
+    manifest, has_manifest_digest = check_manifest(_read_fields(data))
     try:
         tensors = safetensors.numpy.load(data)
     except (SafetensorError, KeyError, ValueError, TypeError) as exc:
@@ -145,30 +163,41 @@ def read_artifact(data: bytes) -> Artifact:
             f"model file: the digest of the tensors is {digest[:12]}, the manifest says "
             f"{manifest.weights_sha256[:12]}: the file was changed or damaged"
         )
-    return Artifact(manifest, tensors)
+    return Artifact(manifest, tensors, has_manifest_digest)
 
 
 def manifest_json(manifest: Manifest) -> str:
-    """The manifest as JSON with sorted keys: the same manifest gives the same string."""
-    return json.dumps(manifest.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """The manifest as JSON, with its digest: the same manifest gives the same string."""
+    return json_with_digest(manifest.model_dump(mode="json"))
 
 
-def _read_manifest(data: bytes) -> Manifest:
+def check_manifest(fields: Mapping[str, Any]) -> tuple[Manifest, bool]:
+    """Checks a manifest that was parsed from JSON.
+
+    Returns:
+        The manifest, and whether a digest covers it.
+
+    Raises:
+        ArtifactError: It is of another format version, its digest does not match, or a field is missing.
+    """
+    if fields.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"format version {fields.get('format_version')!r}, this reader knows {FORMAT_VERSION}; update the reader"
+        )
+    has_manifest_digest = check_digest(fields, {*Manifest.model_fields, *Manifest.model_computed_fields})
+    try:
+        return Manifest.model_validate(fields), has_manifest_digest
+    except ValidationError as exc:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+        raise ArtifactError(f"manifest: {faults}") from exc
+
+
+def _read_fields(data: bytes) -> dict[str, Any]:
     metadata = _read_header(data).get("__metadata__")
     text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise ArtifactError(f"model file: no {METADATA_KEY!r} manifest in its metadata: not one of ours")
-    fields = _json_object(text, "manifest")
-    if fields.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(
-            f"model file: format version {fields.get('format_version')!r}, this reader knows "
-            f"{FORMAT_VERSION}; update the reader"
-        )
-    try:
-        return Manifest.model_validate(fields)
-    except ValidationError as exc:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
-        raise ArtifactError(f"model file: manifest: {faults}") from exc
+    return _json_object(text, "manifest")
 
 
 def _read_header(data: bytes) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Self
 
 import structlog
@@ -21,13 +22,13 @@ from streamer.records import Record
 from trainer.errors import ArtifactError
 from trainer.release.client.artifact import Artifact, Manifest, read_artifact
 from trainer.release.client.cloudevent import CloudEvent, from_record
-from trainer.release.client.updates import MODEL_UPDATED, MODEL_VERSION
+from trainer.release.client.inputs import ModelInputs
+from trainer.release.client.order import UpdateOrder
+from trainer.release.client.results import SKIP_REASONS, SkipReason, UpdateResult
+from trainer.release.client.updates import MODEL_UPDATED, MODEL_VERSION, ROLLBACK, ROLLED_BACK
 
 log = structlog.get_logger(__name__)
 
-# A repeat comes within the few updates that one restart sends again. Smaller than that: a model is swapped
-# twice. Larger: memory, at about 100 bytes each.
-REMEMBERED_IDS = 10_000
 # Smaller: a dead broker is asked more often. Larger: a mended one goes unseen for longer.
 RETRY_S = 1.0
 
@@ -63,15 +64,19 @@ class ModelSubscriber:
             for update in models:
                 ...
 
-    An update that is sent again (same `ce_id`) is yielded once. A model file that cannot be used is skipped
-    with a warning and counted in `num_skipped`: keep the model you have. While the broker or the topic is
-    away it is said once, and tried again each second. Wrong credentials are a `ConfigError`.
+    An update that is sent again (same `ce_id`) is yielded once, and one of an older version only if it says
+    that it is a rollback. What wants other inputs or cannot be used is skipped with a warning: keep the model
+    you have. While the broker or the topic is away it is said once, and tried again each second. Wrong
+    credentials are a `ConfigError`. A restart yields the newest model again, by the same rules.
 
     Args:
         kafka: How to reach the brokers.
         topic: The compacted topic of the models.
         model_name: Only this model; None for all.
         history: True: yield each update that the log still holds, not only the newest of each model.
+        inputs: What the plant has; models that want something else are skipped. None: what the first model of
+            a name that was yielded since the start wants.
+        on_result: Told of each update that is yielded or skipped, such as `SubscriberMetrics.on_result`.
     """
 
     def __init__(
@@ -81,17 +86,25 @@ class ModelSubscriber:
         model_name: str | None = None,
         *,
         history: bool = False,
+        inputs: ModelInputs | None = None,
+        on_result: Callable[[UpdateResult], object] | None = None,
     ) -> None:
-        self.num_skipped = 0
         self._kafka = kafka
         self._topic = topic
         self._model_name = model_name
+        self._on_result = on_result
+        self._order = UpdateOrder(inputs)
+        self._skipped: dict[SkipReason, int] = dict.fromkeys(SKIP_REASONS, 0)
         self._reader: TopicReader | None = None
         self._is_away = False
         self._has_caught_up = history
         self._newest: dict[str, ModelUpdate] = {}
         self._ready: deque[ModelUpdate] = deque()
-        self._seen: deque[str] = deque(maxlen=REMEMBERED_IDS)
+
+    @property
+    def skipped(self) -> Mapping[SkipReason, int]:
+        """How many updates were skipped, by reason."""
+        return MappingProxyType(self._skipped)
 
     def poll(self, timeout_s: float = 1.0) -> ModelUpdate | None:
         """Returns the next update, None when none came within the time.
@@ -104,7 +117,9 @@ class ModelSubscriber:
             if not self._ready:
                 self._fetch(max(0.0, deadline - time.monotonic()))
             if self._ready:
-                return self._ready.popleft()
+                update = self._ready.popleft()
+                self._tell(UpdateResult(None, update.model_name, update.version))
+                return update
             if time.monotonic() >= deadline:
                 return None
 
@@ -140,7 +155,8 @@ class ModelSubscriber:
             self._take(record)
         if at_end and not self._has_caught_up:
             self._has_caught_up = True
-            self._ready.extend(self._newest.values())
+            for update in self._newest.values():
+                self._hand_out(update)
             self._newest.clear()
 
     def _wait(self, exc: BrokerUnavailableError, timeout_s: float) -> None:
@@ -153,37 +169,70 @@ class ModelSubscriber:
         if record.value is None:
             return  # a tombstone: the model was withdrawn from the log; the one in use stays
         try:
-            update = self._read(record, record.value)
+            event = _read_event(record)
+            if self._model_name not in (None, event.subject):
+                return
+            if self._order.has_seen(event.id):
+                self._skip("repeated", event.subject)
+                return
+            update = _read_update(event, record)
         except (RecordError, ArtifactError) as exc:
-            self.num_skipped += 1
-            log.warning("skipped a model update", topic=self._topic, offset=record.offset, error=str(exc))
+            self._warn(record, str(exc), reason="unreadable")
+            self._skip("unreadable")
             return
-        if update is None:
-            return
-        self._seen.append(update.ce_id)
-        if self._has_caught_up:
-            self._ready.append(update)
-        else:
-            self._newest.pop(update.model_name, None)  # so that the order is that of the log
-            self._newest[update.model_name] = update
+        self._judge(update, record, is_rollback=event.extensions.get(ROLLBACK) == ROLLED_BACK)
 
-    def _read(self, record: Record, value: bytes) -> ModelUpdate | None:
-        event = from_record(record.headers, value)
-        if event.type != MODEL_UPDATED:
-            raise RecordError("bad_model_update", f"an event of type {event.type}")
-        if self._model_name not in (None, event.subject) or event.id in self._seen:
-            return None
-        artifact = read_artifact(value)
-        _require_same(event, artifact.manifest)
-        return ModelUpdate(
-            model_name=artifact.manifest.model_name,
-            version=artifact.manifest.version,
-            ce_id=event.id,
-            artifact=artifact,
-            data=value,
-            published_at=event.time,
-            log_time_ms=record.timestamp_ms,
-        )
+    def _judge(self, update: ModelUpdate, record: Record, *, is_rollback: bool) -> None:
+        name, version = update.model_name, update.version
+        refusal = self._order.judge(update.manifest, update.ce_id, is_rollback=is_rollback)
+        if refusal is not None:
+            reason, message = refusal
+            self._warn(record, message, reason=reason, model=name, version=version)
+            self._skip(reason, name, version)
+        elif self._has_caught_up:
+            self._hand_out(update)
+        else:
+            self._newest.pop(name, None)  # so that the order is that of the log
+            self._newest[name] = update
+
+    def _hand_out(self, update: ModelUpdate) -> None:
+        if not update.artifact.has_manifest_digest:
+            log.warning("no digest over the manifest", model=update.model_name, version=update.version)
+        self._order.hand_out(update.manifest)
+        self._ready.append(update)
+
+    def _skip(self, reason: SkipReason, model_name: str | None = None, version: int | None = None) -> None:
+        self._skipped[reason] += 1
+        self._tell(UpdateResult(reason, model_name, version))
+
+    def _warn(self, record: Record, message: str, **about: object) -> None:
+        log.warning("skipped a model update", topic=self._topic, offset=record.offset, **about, error=message)
+
+    def _tell(self, result: UpdateResult) -> None:
+        if self._on_result is not None:
+            self._on_result(result)
+
+
+def _read_event(record: Record) -> CloudEvent:
+    event = from_record(record.headers, record.value)
+    if event.type != MODEL_UPDATED:
+        raise RecordError("bad_model_update", f"an event of type {event.type}")
+    return event
+
+
+def _read_update(event: CloudEvent, record: Record) -> ModelUpdate:
+    data = record.value or b""
+    artifact = read_artifact(data)
+    _require_same(event, artifact.manifest)
+    return ModelUpdate(
+        model_name=artifact.manifest.model_name,
+        version=artifact.manifest.version,
+        ce_id=event.id,
+        artifact=artifact,
+        data=data,
+        published_at=event.time,
+        log_time_ms=record.timestamp_ms,
+    )
 
 
 def _require_same(event: CloudEvent, manifest: Manifest) -> None:

@@ -11,14 +11,21 @@ from typing import Any
 
 from trainer.release.client.artifact import CONTENT_TYPE, Manifest
 from trainer.release.client.cloudevent import CloudEvent
-from trainer.release.client.updates import MODEL_UPDATED, MODEL_VERSION
+from trainer.release.client.updates import MODEL_UPDATED, MODEL_VERSION, ROLLBACK, ROLLED_BACK
 from trainer.release.registry.event import ModelEvent
 
 EVENT_PREFIX = "io.castloop.model."
 
 
-def model_update(manifest: Manifest, data: bytes, *, ce_id: str, at: datetime, source: str) -> CloudEvent:
-    """The event that carries a model file."""
+def model_update(
+    manifest: Manifest, data: bytes, *, ce_id: str, at: datetime, source: str, rollback: bool = False
+) -> CloudEvent:
+    """The event that carries a model file.
+
+    Args:
+        rollback: Subscribers take it although it is older than what they have.
+    """
+    extensions = {MODEL_VERSION: str(manifest.version)}
     return CloudEvent(
         id=ce_id,
         source=source,
@@ -27,7 +34,7 @@ def model_update(manifest: Manifest, data: bytes, *, ce_id: str, at: datetime, s
         subject=manifest.model_name,
         datacontenttype=CONTENT_TYPE,
         data=data,
-        extensions={MODEL_VERSION: str(manifest.version)},
+        extensions=extensions | ({ROLLBACK: ROLLED_BACK} if rollback else {}),
     )
 
 

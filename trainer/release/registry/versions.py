@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from trainer import disk
 from trainer.errors import ArtifactError, RegistryError
-from trainer.release.client.artifact import Artifact, Manifest, read_artifact
+from trainer.release.client.artifact import Artifact, Manifest, check_manifest, read_artifact
 from trainer.release.registry.event import Decision, Kind
 
 MODEL_FILE = "model.safetensors"
@@ -77,8 +77,8 @@ class Versions:
         path = self.folder(version) / MANIFEST_FILE
         fields = disk.read_json_if_there(path)
         try:
-            return None if fields is None else Manifest.model_validate(fields)
-        except ValidationError as exc:
+            return None if fields is None else check_manifest(fields)[0]
+        except ArtifactError as exc:
             raise RegistryError(f"{path}: {exc}") from exc
 
     def artifact(self, version: int) -> Artifact:
