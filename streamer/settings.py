@@ -124,7 +124,8 @@ def load_settings(settings_cls: type[SettingsT], path: Path) -> SettingsT:
     faults += [f"environment: {name}: {hint}" for name, hint in _unknown_variables()]
     token = _folder.set(path.resolve().parent)
     try:
-        settings = settings_cls(**tree)
+        # A section that is not given is made here and not when it was declared: its paths go from this file as well.
+        settings = settings_cls(**{name: {} for name in _sections_with_defaults(settings_cls)} | tree)
     except SettingsError as exc:
         faults += _not_json(settings_cls, str(exc))
     except ValidationError as exc:
@@ -169,6 +170,10 @@ def _fault(path: Path, lines: dict[Loc, int], from_env: dict[str, Any], loc: Loc
     while known and known not in lines:
         known = known[:-1]
     return f"{path}:{lines.get(known, 1)}: {key or 'file'}: {message}"
+
+
+def _sections_with_defaults(settings_cls: type[Settings]) -> list[str]:
+    return [name for name, field in settings_cls.model_fields.items() if isinstance(field.default, BaseModel)]
 
 
 def _no_such_key(settings_cls: type[BaseModel], loc: Loc) -> str:

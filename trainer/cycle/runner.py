@@ -173,12 +173,7 @@ class CycleRunner:
     def settle(self) -> None:
         """Completes what the state says and a kill, a full disk or an outage left undone in the registry."""
         cycle = self._state.cycle
-        if (
-            cycle is not None
-            and cycle.decision is not None
-            and cycle.version is not None
-            and cycle.phase == "decided"
-        ):
+        if cycle is not None:
             self._carry_out(cycle)
         current = self._state.in_progress
         mine = None if current is None else self._registry.trained_in(current.number)
@@ -393,8 +388,8 @@ class CycleRunner:
 
     def _refuse(self, version: int, reason: str) -> None:
         manifest = self._registry.manifest(version)
-        decision = Decision.new("refused", (reason,), self._now())
-        self._registry.decide(version, decision, {"cycle": manifest.cycle, "dataset": manifest.dataset.id})
+        details = {"cycle": manifest.cycle, "dataset": manifest.dataset.id}
+        self._registry.refuse(version, [reason], details)
 
     def _tell_failed(self, cycle: Cycle) -> None:
         ce_id = str(uuid.uuid5(uuid.UUID(self._registry.identity().id), f"cycle-{cycle.number}-failed"))

@@ -12,7 +12,7 @@ from trainer import disk
 from trainer.errors import DiskUnavailableError, RegistryError
 from trainer.release.client.artifact import manifest_json, read_artifact
 from trainer.release.registry.config import RegistryConfig
-from trainer.release.registry.event import Decision, Kind, ModelEvent
+from trainer.release.registry.event import Decision, Kind, ModelEvent, Verdict
 from trainer.release.registry.reader import Identity, RegistryReader
 from trainer.release.registry.retention import surplus
 from trainer.release.registry.versions import MANIFEST_FILE, MODEL_FILE, TRAINING_FILE
@@ -141,13 +141,17 @@ class Registry(RegistryReader):
         self._versions.decide(version, decision)
         self._prune()
 
-    def promote(self, version: int, reasons: Sequence[str] = ()) -> Decision:
+    def promote(
+        self, version: int, reasons: Sequence[str] = (), details: Mapping[str, Any] | None = None
+    ) -> Decision:
         """Makes a trained version the champion."""
-        return self._decide_now(Decision.new("promoted", tuple(reasons), self._now()), version)
+        return self._decide_now("promoted", version, reasons, details)
 
-    def refuse(self, version: int, reasons: Sequence[str]) -> Decision:
+    def refuse(
+        self, version: int, reasons: Sequence[str], details: Mapping[str, Any] | None = None
+    ) -> Decision:
         """Records that a trained version is not good enough; the champion stays."""
-        return self._decide_now(Decision.new("refused", tuple(reasons), self._now()), version)
+        return self._decide_now("refused", version, reasons, details)
 
     def tell_failed(self, ce_id: str, reasons: Sequence[str], details: Mapping[str, Any]) -> None:
         """Queues the event of a cycle that failed; the same one once more changes nothing while it waits."""
@@ -207,8 +211,11 @@ class Registry(RegistryReader):
         self._decisions.apply(self._new_event("promoted", version, None, decision))
         return version
 
-    def _decide_now(self, decision: Decision, version: int) -> Decision:
-        self.decide(version, decision)
+    def _decide_now(
+        self, kind: Verdict, version: int, reasons: Sequence[str], details: Mapping[str, Any] | None
+    ) -> Decision:
+        decision = Decision.new(kind, tuple(reasons), self._now())
+        self.decide(version, decision, details)
         return decision
 
     def _new_event(
