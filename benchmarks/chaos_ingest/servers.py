@@ -59,6 +59,7 @@ class CuttingProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._refuses = False
 
     def start(self) -> None:
         """Listens; returns once it does."""
@@ -70,6 +71,12 @@ class CuttingProxy:
         num: int = self._run(self._drop())
         self.num_cut += num
         return num
+
+    def refuse(self, refuses: bool) -> None:
+        """Drops every connection and takes none, as a broker does that is away, until it is called off."""
+        self._refuses = refuses
+        if refuses:
+            self.cut()
 
     def stop(self) -> None:
         """Drops every connection and ends the thread."""
@@ -102,6 +109,9 @@ class CuttingProxy:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        if self._refuses:
+            writer.transport.abort()
+            return
         try:
             there = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
