@@ -244,7 +244,7 @@ class CycleRunner:
             # Such as a configuration that was changed in mid-cycle: the windows are the same, the training is not.
             log.warning("starting the training anew", cycle=cycle.number, error=str(exc))
             self._journal.begin_training_anew(cycle)
-            self._journal.write(self._state.moved(counted.begun_anew(str(exc))))
+            self._journal.write(self._state.moved(counted.begun_anew()))
         except Exception as exc:  # noqa: BLE001 - counted, told, and raised again until its attempts are used up
             self._fault(counted, exc)
 

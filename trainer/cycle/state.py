@@ -81,7 +81,7 @@ class Cycle(_Record):
         number: Never used twice.
         config: How the data set is split; a configuration changed in mid-cycle does not move the parts.
         configuration: Digest of all that a decision depends on beside the data.
-        attempts: Of the present phase, since it last got anywhere.
+        attempts: Of the present phase; kills behind a new checkpoint are forgiven.
         progress: Which checkpoint the last attempt went on from; another one is progress.
         faults: What ended attempts, the newest last.
         dataset: Id of the frozen data set.
@@ -120,8 +120,9 @@ class Cycle(_Record):
         return self.ending is not None
 
     def attempt(self, progress: str) -> Self:
-        """One attempt more of the phase, the first again if something was reached since the last one."""
-        attempts = self.attempts + 1 if progress == self.progress else 1
+        """One attempt more of the phase; the first again if the last one was killed behind a new checkpoint."""
+        was_killed_further_on = progress != self.progress and not self.faults
+        attempts = 1 if was_killed_further_on else self.attempts + 1
         return self._with(attempts=attempts, progress=progress)
 
     def uncounted(self) -> Self:
@@ -165,9 +166,9 @@ class Cycle(_Record):
         """It failed or is abandoned; its phase says how far it came."""
         return self._with(ending=ending, reasons=(reason,), ended_at=now)
 
-    def begun_anew(self, fault: str) -> Self:
+    def begun_anew(self) -> Self:
         """The phase is begun from its start; what its checkpoints had reached is no progress."""
-        return self.faulted(fault)._with(progress="")
+        return self._with(progress="")
 
     def told(self) -> Self:
         """The event of its failure was queued."""
