@@ -153,6 +153,7 @@ def life(
         keys, name = Keys(config.redis.namespace), registry.model_name
         place = LeaseHolder("here", os.getpid(), str(registry.folder), registry.identity().id)
         lease = Lease(client, keys, name, place, ttl_s=30)
+        stack.callback(lease.close)
         lease.acquire()
         journal, made = CycleJournal(registry.folder), list[Producer]()
 

@@ -16,7 +16,7 @@ from streamer.store.requests import CycleRequests
 from trainer.config import TrainerSettings
 from trainer.cycle.baseline_gap import warn_if_behind
 from trainer.cycle.journal import CycleJournal
-from trainer.cycle.runner import CycleRunner, WriterLease, windows_of
+from trainer.cycle.runner import CycleRunner, WriterLease
 from trainer.cycle.state import CycleResult, State
 from trainer.errors import (
     AttemptFailedError,
@@ -198,10 +198,9 @@ class TrainerDaemon:
 
     def _due(self, reader: WindowReader) -> Trigger | None:
         state, configuration = self._state, self._runner.configuration
-        last_arrival = reader.last_arrival()
-        news = reader.num_labelled_since(state.news_after(configuration, windows_of(reader), last_arrival))
+        news = reader.num_labelled_since(self._runner.news_after(reader))
         self._metrics.new_windows.set(news)
-        if last_arrival == self._tried_arrival:
+        if reader.last_arrival() == self._tried_arrival:
             return None
         until = state.waits_until(configuration)
         if until is not None and self._now() < until:

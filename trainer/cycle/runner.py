@@ -31,7 +31,7 @@ from trainer.cycle.config import CycleConfig
 from trainer.cycle.decide import Contest, judge, result_of
 from trainer.cycle.journal import CycleJournal
 from trainer.cycle.state import Cycle, CycleResult, State
-from trainer.data.catalogue import keep, let_go
+from trainer.data.catalogue import held_as, keep, let_go
 from trainer.data.config import DatasetConfig
 from trainer.data.dataset import Dataset, LabelledWindows, freeze, load
 from trainer.data.split import Split, require_classes, split_by_time
@@ -183,6 +183,12 @@ class CycleRunner:
         if cycle is not None and cycle.ending == "failed" and not cycle.is_told:
             self._tell_failed(cycle)
 
+    def news_after(self, reader: WindowReader) -> int:
+        """Label decisions after this number are news."""
+        dataset = self._state.dataset
+        held = dataset is None or held_as(self._registry.model_name, dataset) in reader.holds.holders()
+        return self._state.news_after(self.configuration, windows_of(reader), is_remembered=held)
+
     def abandon(self, reason: str) -> None:
         """Gives the cycle in progress up; its windows stay news."""
         if self._state.in_progress is not None:
@@ -204,7 +210,7 @@ class CycleRunner:
             config=self._dataset_config,
             configuration=self.configuration,
             windows=windows,
-            news_after=state.news_after(self.configuration, windows, reader.last_arrival()),
+            news_after=self.news_after(reader),
         )
         self._journal.write(state.begun(cycle))
         self._dataset = None
@@ -303,7 +309,9 @@ class CycleRunner:
         self._journal.write(self._state.moved(cycle.frozen(dataset.manifest.id, dataset.manifest.arrival)))
         self._dataset = dataset
         champion = self._registry.champion_version()
-        needed = {dataset.manifest.id, *([self._registry.manifest(champion).dataset.id] if champion else [])}
+        needed = {dataset.manifest.id, self._state.dataset or ""}
+        if champion is not None:
+            needed.add(self._registry.manifest(champion).dataset.id)
         if old := let_go(reader, needed, self._dataset_config.num_kept, owner=owner):
             log.info("data sets let go", ids=old)
 

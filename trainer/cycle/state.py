@@ -193,7 +193,8 @@ class State(_Record):
         last_number: The highest number of a cycle there ever was.
         cycle: In progress, or the last one.
         windows: Which were read for the last decision: namespace and name; empty: not known.
-        arrival: Label decisions on them after this number are news.
+        dataset: That was frozen for it; held in Redis for as long as it is the last one.
+        arrival: Label decisions on these windows after this number are news.
         arrival_before: The same before the last decision.
         failures: Cycles that failed in a row.
         failing_since: When the first of them was begun.
@@ -204,6 +205,7 @@ class State(_Record):
     last_number: int = 0
     cycle: Cycle | None = None
     windows: str = ""
+    dataset: str | None = None
     arrival: int = 0
     arrival_before: int = 0
     failures: int = 0
@@ -232,19 +234,19 @@ class State(_Record):
         waits = cycle is None or (cycle.phase == "waiting" and cycle.attempts == 0)
         return None if cycle is None or waits else cycle.began_at
 
-    def news_after(self, configuration: str, windows: str, last_arrival: int) -> int:
+    def news_after(self, configuration: str, windows: str, *, is_remembered: bool) -> int:
         """Label decisions after this number are news.
 
         The windows of a challenger that was refused are news again when the configuration is another one: a gate
         or a model that was set wrong can be set right. All are news where others are read than before, or where
-        they were counted from the beginning again.
+        Redis has forgotten: it counts from the beginning again, and may have passed the number.
 
         Args:
             configuration: Digest of today's.
             windows: Which are read: namespace and name.
-            last_arrival: Number of the newest label decision.
+            is_remembered: Whether Redis still holds the data set of the last decision.
         """
-        if windows != (self.windows or windows) or last_arrival < self.arrival:
+        if windows != (self.windows or windows) or not is_remembered:
             return 0
         refused = self.cycle and self.cycle.ending == "refused"
         if self.cycle and refused and self.cycle.configuration != configuration:
@@ -270,6 +272,7 @@ class State(_Record):
         return self._with(
             cycle=cycle,
             windows=cycle.windows,
+            dataset=cycle.dataset,
             arrival=arrival,
             arrival_before=cycle.news_after,
             failures=0,

@@ -8,15 +8,20 @@ from streamer.store.reading import WindowReader
 from trainer.data.dataset import NEXT, OWNER, DatasetManifest
 
 
+def held_as(owner: str, dataset_id: str) -> str:
+    """The name under which an owner holds the casts of a data set."""
+    return f"{owner}/{dataset_id}"
+
+
 def keep(reader: WindowReader, manifest: DatasetManifest, *, owner: str = OWNER) -> None:
     """Keeps a manifest in Redis under its id, and holds its casts there, until `let_go`.
 
     Raises:
         StoreUnavailableError: Redis does not answer; call again.
     """
-    reader.holds.hold(f"{owner}/{manifest.id}", manifest.casts)
+    reader.holds.hold(held_as(owner, manifest.id), manifest.casts)
     reader.save_manifest(manifest.id, manifest.model_dump_json().encode())
-    reader.holds.release(f"{owner}/{NEXT}")
+    reader.holds.release(held_as(owner, NEXT))
 
 
 def let_go(
@@ -38,7 +43,7 @@ def let_go(
     others = [dataset_id for dataset_id in ids if dataset_id not in {NEXT, *keep_ids}]
     old = others[: max(0, len(others) - num_kept)]
     for dataset_id in old:
-        reader.holds.release(f"{owner}/{dataset_id}")
+        reader.holds.release(held_as(owner, dataset_id))
         if not any(name.endswith(f"/{dataset_id}") for name in reader.holds.holders()):
             reader.drop_manifest(dataset_id)
     return old

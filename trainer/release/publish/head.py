@@ -31,12 +31,14 @@ class Head:
 
     Attributes:
         version: The highest version in either topic, 0 if there is none.
+        ids: Of the events that tell of that version.
         cycle: The highest cycle that an event names, 0 if none does.
         model: The model file in use, None if there is none.
         model_version: Its version.
     """
 
     version: int = 0
+    ids: frozenset[str] = frozenset()
     cycle: int = 0
     model: bytes | None = None
     model_version: int = 0
@@ -52,8 +54,10 @@ def read_head(kafka: KafkaConfig, topics: TopicsConfig, model_name: str) -> Head
     decisions = _events(read_tail(kafka, topics.model_events, EVENTS_READ), model_name)
     updates = [event for event in models if event.type == MODEL_UPDATED]
     newest = updates[-1] if updates else None
+    version = max([_version(event) for event in (*updates, *decisions)], default=0)
     return Head(
-        version=max([_version(event) for event in (*updates, *decisions)], default=0),
+        version=version,
+        ids=frozenset(event.id for event in (*updates, *decisions) if _version(event) == version),
         cycle=max([_cycle(event) for event in decisions], default=0),
         model=newest.data if newest and isinstance(newest.data, bytes) else None,
         model_version=_version(newest) if newest else 0,
@@ -66,31 +70,33 @@ def require_abreast(registry: Registry, head: Head) -> None:
     Raises:
         RegistryBehindError: The message says how to go on.
     """
-    last = registry.last_version()
-    if head.version > last:
-        raise RegistryBehindError(
-            f"{registry.folder}: it ends at version {last} of {registry.model_name}, the topics know of version "
-            f"{head.version}: it was restored from an older copy, or is another folder. Point registry.path to the "
-            f"right one, or start once with --adopt to go on behind version {head.version}"
-        )
+    if head.version > registry.last_version():
+        fault = f"it ends at version {registry.last_version()}, the topics know of version {head.version}"
+    elif head.version > registry.adopted_version() and not registry.has_told(head.version, head.ids):
+        fault = f"version {head.version} on the topics is not the one that it holds"
+    else:
+        return
+    raise RegistryBehindError(
+        f"{registry.folder}: {fault} of {registry.model_name}: it was restored from an older copy, or is another "
+        f"folder. Point registry.path to the right one, or start once with --adopt to go on behind version "
+        f"{head.version}"
+    )
 
 
 def adopt(registry: Registry, head: Head) -> None:
     """Lets a registry go on behind what the topics know, with the model in use as its champion.
 
-    What it had decided and not published is dropped where the topics are past it: nobody is told of it any more.
+    What it had decided and not published is dropped: nobody is told of it any more.
 
     Raises:
         ArtifactError: The model in the topic is damaged.
     """
-    if head.version <= registry.last_version():
-        return
     log.warning("going on behind the topics", version=head.version, registry_ended_at=registry.last_version())
     for event in registry.outbox():
         registry.confirm(event)
     if head.model is not None and head.model_version > registry.last_version():
         registry.adopt(head.model)
-    registry.raise_version(head.version)
+    registry.raise_version(head.version, adopted=True)
 
 
 def _events(records: Iterable[Record], model_name: str) -> list[CloudEvent]:

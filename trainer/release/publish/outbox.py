@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from trainer.errors import RegistryBehindError
 from trainer.release.publish.head import Head, adopt, require_abreast
 from trainer.release.publish.publisher import Flushed, Publisher
 from trainer.release.registry.registry import Registry
@@ -46,9 +47,12 @@ class Outbox:
             BrokerUnavailableError: They cannot be read now.
         """
         head = self._read_head()
-        if self._adopts:
+        try:
+            require_abreast(self._registry, head)
+        except RegistryBehindError:
+            if not self._adopts:
+                raise
             adopt(self._registry, head)
-        require_abreast(self._registry, head)
         self._is_compared = True
         return head
 

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,27 @@ class Identity(BaseModel):
     id: str
     created_at: AwareDatetime
     format: int = Field(FORMAT, ge=1)
+
+
+class Numbers(BaseModel):
+    """What must not be forgotten when versions are removed.
+
+    Attributes:
+        last_version: The highest that was registered, or that there is elsewhere.
+        adopted: Up to here the topics tell of versions of another registry.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    last_version: int = Field(0, ge=0)
+    adopted: int = Field(0, ge=0)
+
+    def raised(self, version: int, *, adopted: bool) -> Numbers:
+        """With a version that there is."""
+        return Numbers(
+            last_version=max(self.last_version, version),
+            adopted=max(self.adopted, version) if adopted else self.adopted,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +179,19 @@ class RegistryReader:
 
     def last_version(self) -> int:
         """The highest version that there ever was, 0 before the first."""
-        fields = disk.read_json_if_there(self._numbers_file) or {}
         told = [event.version or 0 for event in self.outbox()]
         champion = self.champion_version() or 0
-        return max([int(fields.get("last_version", 0)), champion, *self._versions.numbers(), *told])
+        return max([self._numbers().last_version, champion, *self._versions.numbers(), *told])
+
+    def adopted_version(self) -> int:
+        """Up to which version the topics tell of another registry's, which this one goes on behind; 0: none."""
+        return self._numbers().adopted
+
+    def has_told(self, version: int, ids: Collection[str]) -> bool:
+        """Whether one of these events of a version is of this registry; reads the log."""
+        events = (*self.outbox(), *self.events())
+        own = {(event.version, each) for event in events for each in (event.ce_id, event.update_ce_id)}
+        return any((version, each) in own for each in ids)
 
     def next_version(self) -> int:
         """The number that the next model bears: numbers are never used twice."""
@@ -169,6 +200,13 @@ class RegistryReader:
     def outbox(self) -> list[ModelEvent]:
         """What is not yet confirmed as published, in order."""
         return self._decisions.outbox()
+
+    def _numbers(self) -> Numbers:
+        fields = disk.read_json_if_there(self._numbers_file) or {}
+        try:
+            return Numbers.model_validate(fields)
+        except ValidationError as exc:
+            raise RegistryError(f"{self._numbers_file}: {exc}") from exc
 
     def _entry(self, version: int, champion: int | None) -> ModelEntry | None:
         manifest, decision = self._versions.manifest_if_there(version), self.decision(version)

@@ -176,12 +176,17 @@ class Registry(RegistryReader):
         self._decisions.apply(event)  # not yet, if the disk was full when it was decided
         self._decisions.drop(event)
 
-    def raise_version(self, version: int) -> None:
-        """Makes sure that the next version is higher than this one."""
+    def raise_version(self, version: int, *, adopted: bool = False) -> None:
+        """Makes sure that the next version is higher than this one.
+
+        Args:
+            adopted: All up to it were told of by another registry, and this one goes on behind them.
+        """
         self._require_lock()
-        fields = disk.read_json_if_there(self._numbers_file) or {}
-        if int(fields.get("last_version", 0)) < version:
-            disk.write_file(self._numbers_file, f'{{"last_version": {version}}}'.encode())
+        numbers = self._numbers()
+        raised = numbers.raised(version, adopted=adopted)
+        if raised != numbers:
+            disk.write_file(self._numbers_file, raised.model_dump_json().encode())
 
     def adopt(self, data: bytes) -> int:
         """Takes a published model in as the champion, as it is on the topic; nothing is published.
