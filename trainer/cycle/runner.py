@@ -253,19 +253,17 @@ class CycleRunner:
         """The training part, in which newer windows may count more, and the validation part."""
         training = self._model_settings.training
         half_life = self._model_settings.loss.recency_half_life_days
-        train, validation = (
-            (dataset.x_NTF[index_N], dataset.mask_NT[index_N], dataset.y_N[index_N])
-            for index_N in (split.train_N, split.validation_N)
-        )
+        arrays = dataset.x_NTF, dataset.mask_NT, dataset.y_N
         return (
             WindowLoader(
-                *train,
+                *arrays,
+                index_N=split.train_N,
                 batch_size=training.batch_size,
                 shuffle=True,
                 seed=training.seed,
                 weight_N=None if half_life is None else recency_weights(dataset, split.train_N, half_life),
             ),
-            WindowLoader(*validation, batch_size=training.batch_size),
+            WindowLoader(*arrays, index_N=split.validation_N, batch_size=training.batch_size),
         )
 
     def _artifact(self, model: SteelDefectLSTM, parent: int | None, dataset: Dataset, split: Split) -> bytes:
@@ -297,7 +295,7 @@ class CycleRunner:
         self, model: SteelDefectLSTM, dataset: Dataset, index_N: npt.NDArray[np.int64]
     ) -> Probabilities:
         threads = self._model_settings.training.num_threads
-        return predict(model, dataset.x_NTF[index_N], dataset.mask_NT[index_N], num_threads=threads)
+        return predict(model, dataset.x_NTF, dataset.mask_NT, index_N=index_N, num_threads=threads)
 
     def _decide(self, cycle: CurrentCycle, trained: ModelEvent, dataset: Dataset, split: Split) -> ModelEvent:
         champion = self._champion_for(dataset)
@@ -340,7 +338,7 @@ class CycleRunner:
 
     def _score(self, artifact: Artifact, dataset: Dataset, split: Split) -> Probabilities:
         scorer = Scorer(artifact, num_threads=self._model_settings.training.num_threads)
-        return scorer.score(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
+        return scorer.score(dataset.x_NTF, dataset.mask_NT, index_N=split.gate_N)
 
 
 def recency_weights(

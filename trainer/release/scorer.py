@@ -36,7 +36,11 @@ class Scorer:
         self._model = _build(artifact)
 
     def score(
-        self, x_NTF: npt.NDArray[np.floating[Any]], mask_NT: npt.NDArray[np.bool_] | None = None
+        self,
+        x_NTF: npt.NDArray[np.floating[Any]],
+        mask_NT: npt.NDArray[np.bool_] | None = None,
+        *,
+        index_N: npt.NDArray[np.integer[Any]] | None = None,
     ) -> npt.NDArray[np.float64]:
         """Returns the probability of a defect for each window.
 
@@ -44,6 +48,7 @@ class Scorer:
             x_NTF: Raw values in the units of the manifest, NaN = missing.
             mask_NT: True = valid step; None = all are. A window shorter than the manifest's is padded at its
                 end and masked there, as the streamer does; so are whole casts, to the longest of them.
+            index_N: Which of the windows, in which order; None: all.
 
         Raises:
             ModelInputError: Shape or type do not fit; the message says what the model expects.
@@ -60,7 +65,7 @@ class Scorer:
         if x_NTF.dtype.kind != "f":
             raise ModelInputError(f"expected floating point values, got {x_NTF.dtype}")
         values = x_NTF.astype(np.float32, copy=False)
-        return predict(self._model, values, mask_NT, num_threads=self._num_threads)
+        return predict(self._model, values, mask_NT, index_N=index_N, num_threads=self._num_threads)
 
     def is_defective(
         self, x_NTF: npt.NDArray[np.floating[Any]], mask_NT: npt.NDArray[np.bool_] | None = None
