@@ -187,7 +187,7 @@ def run_cycle(size: Size) -> None:
     """A first model on a data set in memory, as the daemon trains it, for one epoch."""
     dataset = _dataset(size)
     settings = ModelSettings(
-        architecture=ArchitectureConfig(num_layers=1, hidden_size=8, head_hidden_dims=(8,)),
+        architecture=ArchitectureConfig(num_layers=1, hidden_size=8, head_hidden_dims=(8,), stem_stride=20),
         training=TrainingConfig(max_epochs=1, batch_size=64),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from streamer.store.keys import Keys
 from streamer.windows import Address
 
 # Smaller: more round trips. Larger: more memory in the reply of one of them.
-BATCH_BLOCKS = 512
+BATCH_BLOCKS = 256
 
 
 @dataclass(frozen=True, slots=True)

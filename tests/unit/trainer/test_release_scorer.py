@@ -127,3 +127,10 @@ def test_an_architecture_that_leaves_something_open_is_refused_not_guessed() -> 
     manifest = artifact.manifest.model_copy(update={"architecture": architecture})
     with pytest.raises(ArtifactError, match="does not say readout"):
         Scorer(Artifact(manifest, artifact.tensors))
+
+
+def test_some_windows_are_scored_as_a_copy_of_them_is() -> None:
+    x_NTF, index_N = windows(9), np.array([7, 2, 5])
+    scorer = Scorer(artifact_of(trained(ARCHITECTURES[0]), ARCHITECTURES[0]))
+
+    assert np.array_equal(scorer.score(x_NTF, index_N=index_N), scorer.score(x_NTF[index_N]))

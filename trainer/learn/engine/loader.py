@@ -124,7 +124,7 @@ def _places(index_N: npt.NDArray[np.integer[Any]], num_windows: int) -> npt.NDAr
 def _copied(source: Tensor, index_N: Tensor, device: torch.device) -> Tensor:
     """These windows on a device; some at a time, so that there is no copy of them here."""
     part = torch.empty((len(index_N), *source.shape[1:]), dtype=source.dtype, device=device)
-    size = windows_a_pass(source.shape[1])
+    size = windows_a_pass(*source.shape[1:])
     for place_B, part_B in zip(torch.split(index_N, size), torch.split(part, size), strict=True):
         part_B.copy_(source[place_B])
     return part

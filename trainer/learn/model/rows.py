@@ -5,6 +5,7 @@ Shapes: N windows, B windows of a pass, T steps, F sensors, R rows, C columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Bounds memory and changes no result. Smaller: more calls. Larger: what a pass computes counts beside the data.
-STEPS_A_PASS = 65_536
+VALUES_A_PASS = 262_144
 
 
 class Rows(Protocol):
@@ -49,7 +50,7 @@ class ArrayRows:
 
     def parts(self) -> Iterator[Tensor]:
         """Splits them."""
-        yield from torch.split(torch.from_numpy(self._rows_RC), STEPS_A_PASS)
+        yield from torch.split(torch.from_numpy(self._rows_RC), windows_a_pass(self.num_columns))
 
 
 class WindowRows:
@@ -89,7 +90,7 @@ class WindowRows:
 
 def passes(x_NTF: Tensor, mask_NT: Tensor, index_N: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Values and masks of some windows at a time, in order; without an index nothing is copied."""
-    size = windows_a_pass(x_NTF.shape[1])
+    size = windows_a_pass(*x_NTF.shape[1:])
     if index_N is None:
         yield from zip(torch.split(x_NTF, size), torch.split(mask_NT, size), strict=True)
         return
@@ -97,6 +98,6 @@ def passes(x_NTF: Tensor, mask_NT: Tensor, index_N: Tensor | None) -> Iterator[t
         yield x_NTF[index_B], mask_NT[index_B]
 
 
-def windows_a_pass(num_steps: int) -> int:
-    """How many windows of so many steps are computed at once."""
-    return max(1, STEPS_A_PASS // max(1, num_steps))
+def windows_a_pass(*shape: int) -> int:
+    """How many windows, or rows, of this shape are computed at once."""
+    return max(1, VALUES_A_PASS // max(1, math.prod(shape)))

@@ -179,7 +179,7 @@ def _statistics(
         raise ModelInputError(f"expected x [N, T, F] and mask [N, T], got {x_NTF.shape} and {mask_NT.shape}")
     if mask_NT.dtype != np.bool_:
         raise ModelInputError(f"expected a bool mask, got {mask_NT.dtype}")
-    num_windows, size = len(x_NTF if index_N is None else index_N), windows_a_pass(x_NTF.shape[1])
+    num_windows, size = len(x_NTF if index_N is None else index_N), windows_a_pass(*x_NTF.shape[1:])
     # Filled, not joined: what a pass leaves behind would lie between its larger blocks, and the next one would find
     # no room for its own among those that were freed.
     stats_NS = np.empty((num_windows, NUM_STATISTICS * x_NTF.shape[2]))
