@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from streamer.columns import FloatArray
@@ -86,6 +86,10 @@ class WindowReader:
     def rows(self, addresses: Sequence[Address]) -> list[FloatArray]:
         """x_TF of each window, NaN where there is no value."""
         return self._rows.read(addresses)
+
+    def each_rows(self, addresses: Sequence[Address]) -> Iterator[FloatArray]:
+        """The same, window by window, for what shall not be held all at once."""
+        return self._rows.each(addresses)
 
     def label_revisions(self, addresses: Sequence[Address]) -> list[list[LabelRevision]]:
         """The labels that win on a step of each window; see `winning_labels`."""

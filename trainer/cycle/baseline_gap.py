@@ -21,7 +21,7 @@ def score_beside(dataset: Dataset, split: Split, seed: int) -> dict[str, dict[st
         NotEnoughDataError: A part has one class only.
     """
     train, validation, gate = (
-        LabelledPart(dataset.x_NTF[index_N], dataset.mask_NT[index_N], dataset.y_N[index_N])
+        LabelledPart(dataset.x_NTF, dataset.mask_NT, dataset.y_N, index_N)
         for index_N in (split.train_N, split.validation_N, split.gate_N)
     )
     scores = score_baselines(train, validation, gate, seed)

@@ -59,8 +59,8 @@ def model_file(
     val_N, gate_N = split.validation_N, split.gate_N
 
     def predicted(index_N: IntArray) -> Probabilities:
-        x_NTF, mask_NT = dataset.x_NTF[index_N], dataset.mask_NT[index_N]
-        return predict(challenger.model, x_NTF, mask_NT, num_threads=settings.training.num_threads)
+        threads = settings.training.num_threads
+        return predict(challenger.model, dataset.x_NTF, dataset.mask_NT, index_N=index_N, num_threads=threads)
 
     threshold = best_threshold(dataset.y_N[val_N], predicted(val_N))
     scores = evaluate(dataset.y_N[gate_N], predicted(gate_N), threshold)

@@ -128,19 +128,17 @@ def loaders(dataset: Dataset, split: Split, settings: ModelSettings) -> tuple[Wi
     """The training part, in which newer windows may count more, and the validation part."""
     training = settings.training
     half_life = settings.loss.recency_half_life_days
-    train, validation = (
-        (dataset.x_NTF[index_N], dataset.mask_NT[index_N], dataset.y_N[index_N])
-        for index_N in (split.train_N, split.validation_N)
-    )
+    arrays = dataset.x_NTF, dataset.mask_NT, dataset.y_N  # shared: a part is places in them
     return (
         WindowLoader(
-            *train,
+            *arrays,
+            index_N=split.train_N,
             batch_size=training.batch_size,
             shuffle=True,
             seed=training.seed,
             weight_N=None if half_life is None else recency_weights(dataset, split.train_N, half_life),
         ),
-        WindowLoader(*validation, batch_size=training.batch_size),
+        WindowLoader(*arrays, index_N=split.validation_N, batch_size=training.batch_size),
     )
 
 

@@ -115,4 +115,4 @@ def _champion_scores(
 
 def _score(artifact: Artifact, dataset: Dataset, split: Split, num_threads: int) -> Probabilities:
     scorer = Scorer(artifact, num_threads=num_threads)
-    return scorer.probabilities(dataset.x_NTF[split.gate_N], dataset.mask_NT[split.gate_N])
+    return scorer.probabilities(dataset.x_NTF, dataset.mask_NT, index_N=split.gate_N)

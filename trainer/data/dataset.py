@@ -178,7 +178,7 @@ def load_windows(
     steps = max((address.length for address in addresses), default=0) if size == "cast" else size
     x_NTF = np.full((len(addresses), steps, num_sensors), np.nan, np.float32)
     mask_NT = np.zeros((len(addresses), steps), np.bool_)
-    for n, x_TF in enumerate(reader.rows(addresses)):
+    for n, x_TF in enumerate(reader.each_rows(addresses)):
         x_NTF[n, : len(x_TF)] = x_TF
         mask_NT[n, : len(x_TF)] = valid_steps(x_TF)
     return x_NTF, mask_NT
@@ -217,6 +217,6 @@ def _manifest(reader: WindowReader, selection: Selection, x_NTF: FloatArray) -> 
 
 
 def _content_digest(x_NTF: FloatArray, windows: Sequence[tuple[str, int, int, bool]]) -> str:
-    digest = hashlib.sha256(x_NTF.astype("<f4", copy=False).tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(x_NTF, "<f4").reshape(-1).data)  # where it lies
     digest.update(bytes(window[3] for window in windows))
     return digest.hexdigest()

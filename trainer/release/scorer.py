@@ -76,12 +76,22 @@ class Scorer:
         return prob_N
 
     def probabilities(
-        self, x_NTF: npt.NDArray[np.floating[Any]], mask_NT: npt.NDArray[np.bool_] | None = None
+        self,
+        x_NTF: npt.NDArray[np.floating[Any]],
+        mask_NT: npt.NDArray[np.bool_] | None = None,
+        *,
+        index_N: npt.NDArray[np.integer[Any]] | None = None,
     ) -> npt.NDArray[np.float64]:
-        """As `score`, however little a window says: for windows that were let through by another rule."""
+        """As `score`, however little a window says: for windows that were let through by another rule.
+
+        Args:
+            x_NTF: As of `score`.
+            mask_NT: As of `score`.
+            index_N: Which of the windows, in which order; None: all.
+        """
         values = self._checked(x_NTF)
         valid_NT = valid_steps(values) if mask_NT is None else mask_NT
-        return predict(self._model, values, valid_NT, num_threads=self._num_threads)
+        return predict(self._model, values, valid_NT, index_N=index_N, num_threads=self._num_threads)
 
     def is_defective(
         self,

@@ -10,8 +10,10 @@ import pytest
 from plants import DATA, SPEC, Plant, casts
 
 from streamer.config import RedisConfig
+from streamer.embedded import EmbeddedRedis
 from streamer.errors import StoreUnavailableError
 from streamer.schema import Label
+from streamer.store import rows
 from streamer.store.connection import connect
 from streamer.store.keys import Keys
 from streamer.store.reading import WindowReader
@@ -103,3 +105,31 @@ def test_a_dead_redis_is_a_retriable_error_that_says_what_was_read() -> None:
         reader.labelled()
     assert caught.value.retriable
     client.close()
+
+
+def test_windows_that_lie_apart_overlap_and_come_in_any_order_are_read_alike_in_batches_of_any_size(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = casts(range(3), num_steps=70)
+    plant.write(made)
+    asked = [Address(cast.cast_id, cast.start + b, 25) for b in (40, 0, 3, 44) for cast in made]
+    store = RowStore(plant.client, plant.keys, DATA)
+    for num_blocks in (1, 2, 5, 512):
+        monkeypatch.setattr(rows, "BATCH_BLOCKS", num_blocks)
+        for address, x_TF in zip(asked, store.each(asked), strict=True):
+            cast = made[int(address.cast_id[1:])]
+            begin = address.start - cast.start
+            np.testing.assert_array_equal(x_TF, cast.x_TF[begin : begin + 25])
+
+
+def test_what_overlapping_windows_share_is_read_once(server: EmbeddedRedis) -> None:
+    plant = Plant(RedisConfig(url=server.url))
+    (cast,) = casts([0], num_steps=70)
+    plant.write([cast])
+    store = RowStore(plant.client, plant.keys, DATA)
+    plant.client.config_resetstat()
+    read = store.read([Address(cast.cast_id, cast.start + begin, 20) for begin in range(50)])
+    calls = plant.client.info("commandstats")["cmdstat_getrange"]["calls"]
+    assert len(read) == 50
+    plant.close()
+    assert calls == len({(cast.start + step) // DATA.block_steps for step in range(70)})

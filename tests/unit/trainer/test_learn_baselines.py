@@ -163,3 +163,12 @@ def test_scores_are_those_of_the_third_part_at_a_threshold_of_the_second():
     assert all(scores[name].auc_roc > 0.95 and scores[name].f1 > 0.9 for name in NAMES)
     # A threshold chosen on the third part would call every window defective, which makes an F1 of 0.8.
     assert all(turned[name].auc_roc < 0.05 and turned[name].f1 < 0.2 for name in NAMES)
+
+
+def test_parts_that_are_places_score_as_copies_of_them_do():
+    x, mask, y = _windows(300)
+    places = np.split(np.random.default_rng(3).permutation(300), [150, 220])
+
+    assert score_baselines(*(LabelledPart(x, mask, y, each) for each in places)) == score_baselines(
+        *(LabelledPart(x[each], mask[each], y[each]) for each in places)
+    )

@@ -146,3 +146,14 @@ def test_prediction_does_not_depend_on_the_batch_size_and_leaves_the_mode_as_it_
         )
     assert all_at_once.dtype == np.float64
     assert predict(model, x[:0]).shape == (0,)
+
+
+def test_some_windows_are_predicted_as_a_copy_of_them_is_to_the_bit():
+    x = np.random.default_rng(0).normal(size=(40, 9, 2)).astype(np.float32)
+    mask, index_N = np.ones((40, 9), bool), np.random.default_rng(1).permutation(40)[:23]
+    model = build_model(ArchitectureConfig(hidden_size=8), 2, seed=0)
+
+    prob = predict(model, x, mask, index_N=index_N, batch_size=7)
+
+    assert np.array_equal(prob, predict(model, x[index_N], mask[index_N], batch_size=7))
+    assert predict(model, x, mask, index_N=index_N[:0]).shape == (0,)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
 from small_training import windows
 
@@ -41,3 +42,12 @@ def test_windows_of_a_batch_without_weights_count_once_beside_others():
     part = feed_of([(x, mask, y), (x, mask, y, weight)], "training").windows()
 
     assert part.weight_N.tolist() == [1, 1, 0.5, 2]
+
+
+def test_windows_of_a_part_are_handed_out_where_they_lie():
+    x, mask, y = windows(20, seed=0)
+    part = feed_of(WindowLoader(x, mask, y, index_N=np.arange(15), batch_size=8), "training").windows()
+
+    assert np.shares_memory(part.x_NTF.numpy(), x)
+    assert part.index_N.tolist() == list(range(15))
+    assert part.y_N.tolist() == y[:15].tolist()

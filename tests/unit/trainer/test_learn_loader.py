@@ -83,3 +83,46 @@ def test_no_window_is_not_enough_data():
 
     with pytest.raises(NotEnoughDataError, match="no window"):
         WindowLoader(x, mask, y, batch_size=4)
+
+
+def test_parts_of_a_split_share_the_arrays_and_read_as_copies_do():
+    x, mask, y = _arrays(50)
+    part_N, weight = np.array([41, 3, 5, 22, 8, 17, 30]), np.linspace(0, 1, 7)
+
+    options = {"batch_size": 3, "shuffle": True, "seed": 4, "weight_N": weight}
+    shared = WindowLoader(x, mask, y, index_N=part_N, **options)
+    copied = WindowLoader(x[part_N], mask[part_N], y[part_N], **options)
+
+    assert np.shares_memory(shared.x_NTF.numpy(), x)
+    assert np.shares_memory(shared.mask_NT.numpy(), mask)
+    assert len(shared) == 3
+    for epoch in (0, 1):
+        shared.set_epoch(epoch)
+        copied.set_epoch(epoch)
+        for one, other in zip(shared, copied, strict=True):
+            assert all(map(torch.equal, one, other))
+
+
+def test_on_a_device_of_its_own_lies_its_part_alone():
+    loader = WindowLoader(*_arrays(50), index_N=np.array([41, 3, 5]), batch_size=2)
+
+    loader.to(torch.device("cpu"))
+    assert len(loader.x_NTF) == 50
+    loader.to(torch.device("meta"))
+
+    assert (loader.x_NTF.shape, loader.mask_NT.shape, loader.y_N.shape) == ((3, 4, 2), (3, 4), (3,))
+    assert loader.index_N is None
+    assert len(loader) == 2
+
+
+@pytest.mark.parametrize(
+    "places", [np.array([[1]]), np.array([0.5]), np.array([-1]), np.array([10]), np.ones(10, bool)]
+)
+def test_places_that_are_none_are_refused(places):
+    with pytest.raises(ModelInputError, match="places"):
+        WindowLoader(*_arrays(10), index_N=places, batch_size=4)
+
+
+def test_no_place_is_not_enough_data():
+    with pytest.raises(NotEnoughDataError, match="no window"):
+        WindowLoader(*_arrays(10), index_N=np.empty(0, np.int64), batch_size=4)

@@ -277,3 +277,10 @@ def test_lengths_that_no_window_has_are_refused(length_N: object) -> None:
     _, scorer = scorer_of_two(GAPS)
     with pytest.raises(ModelInputError, match=r"expected 2 lengths of 0 to 20 steps"):
         scorer.score(np.zeros((2, 20, 2), np.float32), length_N=length_N)  # type: ignore[arg-type]  # refused
+
+
+def test_some_windows_are_scored_as_a_copy_of_them_is() -> None:
+    x_NTF, index_N = windows(9), np.array([7, 2, 5])
+    scorer = Scorer(artifact_of(trained(ARCHITECTURES[0]), ARCHITECTURES[0]))
+
+    assert np.array_equal(scorer.probabilities(x_NTF, index_N=index_N), scorer.probabilities(x_NTF[index_N]))

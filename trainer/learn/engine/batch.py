@@ -76,6 +76,33 @@ class Batch:
         return [Batch(*part) for part in parts if len(part[2])]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """All windows of a part of the data, for what is fitted to them at once.
+
+    Attributes:
+        x_NTF: As of a batch, with windows of other parts among them where there is an index.
+        mask_NT: The same.
+        y_N: As of a batch, of the part alone.
+        weight_N: The same.
+        index_N: Which of the windows are the part, in its order; None: all.
+    """
+
+    x_NTF: Tensor
+    mask_NT: Tensor
+    y_N: Tensor
+    weight_N: Tensor | None
+    index_N: Tensor | None = None
+
+    def to(self, device: torch.device) -> Part:
+        """The same on a device."""
+        x_NTF, mask_NT, y_N = (each.to(device) for each in (self.x_NTF, self.mask_NT, self.y_N))
+        weight_N, index_N = (
+            None if each is None else each.to(device) for each in (self.weight_N, self.index_N)
+        )
+        return Part(x_NTF, mask_NT, y_N, weight_N, index_N)
+
+
 def check_weights(weight_N: Tensor, y_N: Tensor) -> None:
     """Checks what each window counts in the loss.
 

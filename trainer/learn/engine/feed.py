@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from trainer.errors import ModelInputError, NotEnoughDataError
-from trainer.learn.engine.batch import Batch
+from trainer.learn.engine.batch import Batch, Part
 from trainer.learn.engine.loader import BatchLoader, WindowLoader
 
 
@@ -38,7 +38,7 @@ class Feed(Protocol):
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from one of them on."""
 
-    def windows(self) -> Batch:
+    def windows(self) -> Part:
         """All windows at once, for what is fitted before the first step.
 
         Raises:
@@ -78,9 +78,10 @@ class MemoryFeed:
         self._loader.set_epoch(epoch)
         return map(Batch.of, self._loader.starting_at(first))
 
-    def windows(self) -> Batch:
+    def windows(self) -> Part:
         """Hands out the windows as they lie there."""
-        return Batch(self._loader.x_NTF, self._loader.mask_NT, self._loader.y_N, self._loader.weight_N)
+        loader = self._loader
+        return Part(loader.x_NTF, loader.mask_NT, loader.y_N, loader.weight_N, loader.index_N)
 
 
 class BatchFeed:
@@ -107,7 +108,7 @@ class BatchFeed:
             pass
         return map(Batch.of, drawn)
 
-    def windows(self) -> Batch:
+    def windows(self) -> Part:
         """Reads all batches, the shorter windows filled up with masked steps.
 
         Raises:
@@ -129,7 +130,7 @@ class BatchFeed:
         weights = [
             torch.ones_like(batch.y_N) if batch.weight_N is None else batch.weight_N for batch in batches
         ]
-        return Batch(
+        return Part(
             torch.cat([_padded(batch.x_NTF, steps, torch.nan) for batch in batches]),
             torch.cat([_padded(mask_NT, steps, False) for mask_NT in masks]),
             torch.cat([batch.y_N for batch in batches]),

@@ -5,6 +5,7 @@ Shapes: N windows.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from trainer.learn.model.network import SteelDefectLSTM
 from trainer.learn.scores.evaluate import Scores, evaluate, probability_histogram
 
 THRESHOLD = 0.5
+# In memory at once. Smaller: workers wait for each other more often. Larger: a copy of the validation part.
+BATCHES_A_WORKER = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,14 @@ def validate(workers: Workers, feed: Feed, loss: DefectLoss, device: torch.devic
         TrainingDivergedError: The loss is not finite.
     """
     workers.train(False)
-    batches = list(feed.batches(0))
-    if not batches:
+    logits, labels = list[Tensor](), list[Tensor]()
+    batches = feed.batches(0)
+    while some := list(itertools.islice(batches, BATCHES_A_WORKER * len(workers))):
+        logits += workers.run([_scoring(batch, device) for batch in some])
+        labels += [batch.y_N for batch in some]
+    if not labels:
         raise NotEnoughDataError("the validation part handed out no window")
-    logits_N = torch.cat(workers.run([_scoring(batch, device) for batch in batches]))
-    y_N = torch.cat([batch.y_N for batch in batches]).to(device)
+    logits_N, y_N = torch.cat(logits), torch.cat(labels).to(device)
     mean_loss = float(loss(logits_N, y_N).mean())
     if not math.isfinite(mean_loss):
         raise TrainingDivergedError(f"the validation loss is {mean_loss}: lower the learning rate")

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +25,8 @@ from trainer.learn.model.normalisation import (
 )
 from trainer.learn.model.readout import Attention, read_out, readout_size, uses_attention
 from trainer.learn.model.recurrent import build_layers, run_layers
+from trainer.learn.model.rows import WindowRows, passes
 from trainer.learn.model.stem import ConvStem
-
-# Windows a pass when the statistics of a training part are fitted: bounds memory, does not change the result.
-FIT_BATCH = 1024
 
 
 class SteelDefectLSTM(nn.Module):
@@ -75,7 +71,12 @@ class SteelDefectLSTM(nn.Module):
         return bool(self.input_normalisation.is_fitted)
 
     def fit_normalisation(
-        self, x_NTF: Tensor, mask_NT: Tensor | None = None, config: DataProcessingConfig | None = None
+        self,
+        x_NTF: Tensor,
+        mask_NT: Tensor | None = None,
+        config: DataProcessingConfig | None = None,
+        *,
+        index_N: Tensor | None = None,
     ) -> None:
         """Fits input and statistics normalisation; call it with the training part only.
 
@@ -85,44 +86,58 @@ class SteelDefectLSTM(nn.Module):
             x_NTF: Raw values, NaN = missing.
             mask_NT: True = valid step; None = all are.
             config: Method and clip.
+            index_N: Which of the windows are the training part; None: all.
 
         Raises:
             ModelInputError: Shapes do not fit, or there is no valid value at all.
         """
         config = config or DataProcessingConfig()
         mask_NT = self._checked(x_NTF, mask_NT)
-        rows_RF = _rows(x_NTF, mask_NT)
-        self.input_normalisation.fit(rows_RF, method=config.normalisation, clip=config.clip)
+        rows = _rows(x_NTF, mask_NT, index_N)
+        self.input_normalisation.fit(rows, method=config.normalisation, clip=config.clip)
         if self.statistics_normalisation:
-            stats_NS = self._all_statistics(x_NTF, mask_NT).cpu().numpy()
+            stats_NS = self._all_statistics(x_NTF, mask_NT, index_N).cpu().numpy()
             magnitude_S = statistics_magnitude(stats_NS, x_NTF.shape[1])
             self.statistics_normalisation.fit(
                 stats_NS, method=config.normalisation, clip=config.clip, magnitude_C=magnitude_S
             )
 
     def fit_linear_path(
-        self, x_NTF: Tensor, mask_NT: Tensor | None, y_N: Tensor, weight_N: Tensor, pos_weight: float
+        self,
+        x_NTF: Tensor,
+        mask_NT: Tensor | None,
+        y_N: Tensor,
+        weight_N: Tensor,
+        pos_weight: float,
+        *,
+        index_N: Tensor | None = None,
     ) -> None:
         """Fits the regression beside the LSTM, if there is one; normalisation must have been fitted before.
 
         Args:
             x_NTF: Raw values of the training part, NaN = missing.
             mask_NT: True = valid step; None = all are.
-            y_N: 1 = defective, 0 = good; both classes.
-            weight_N: What each window counts in the loss.
+            y_N: 1 = defective, 0 = good; both classes, of the training part alone.
+            weight_N: What each of its windows counts in the loss.
             pos_weight: What a defective window counts besides.
+            index_N: Which of the windows are the training part; None: all.
 
         Raises:
             ModelInputError: Shapes do not fit.
         """
         if self.linear_path and self.statistics_normalisation:
             stats_NS = self.statistics_normalisation(
-                self._all_statistics(x_NTF, self._checked(x_NTF, mask_NT))
+                self._all_statistics(x_NTF, self._checked(x_NTF, mask_NT), index_N)
             )
             self.linear_path.fit(stats_NS, y_N, weight_N, pos_weight)
 
     def hidden_sensors(
-        self, x_NTF: Tensor, mask_NT: Tensor | None = None, config: DataProcessingConfig | None = None
+        self,
+        x_NTF: Tensor,
+        mask_NT: Tensor | None = None,
+        config: DataProcessingConfig | None = None,
+        *,
+        index_N: Tensor | None = None,
     ) -> tuple[int, ...]:
         """Places of the sensors that the normalisation hides, and that one fitted to these windows would show.
 
@@ -130,13 +145,14 @@ class SteelDefectLSTM(nn.Module):
             x_NTF: Raw values, NaN = missing.
             mask_NT: True = valid step; None = all are.
             config: Method of that other one.
+            index_N: Which of the windows; None: all.
 
         Raises:
             ModelInputError: Shapes do not fit, or there is no valid value at all.
         """
-        rows_RF = _rows(x_NTF, self._checked(x_NTF, mask_NT))
+        rows = _rows(x_NTF, self._checked(x_NTF, mask_NT), index_N)
         method = (config or DataProcessingConfig()).normalisation
-        return self.input_normalisation.hidden_columns(rows_RF, method=method)
+        return self.input_normalisation.hidden_columns(rows, method=method)
 
     def forward(self, x_NTF: Tensor, mask_NT: Tensor | None = None) -> Tensor:
         """Scores windows.
@@ -231,9 +247,15 @@ class SteelDefectLSTM(nn.Module):
         z_NTF: Tensor = self.input_normalisation(torch.where(valid_NTF, x_NTF, torch.nan))
         return z_NTF, valid_NTF
 
-    def _all_statistics(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
-        batches = zip(torch.split(x_NTF, FIT_BATCH), torch.split(mask_NT, FIT_BATCH), strict=True)
-        return torch.cat([self._statistics(*self._normalise(x, mask)) for x, mask in batches])
+    def _all_statistics(self, x_NTF: Tensor, mask_NT: Tensor, index_N: Tensor | None) -> Tensor:
+        num_windows = len(x_NTF if index_N is None else index_N)
+        # Filled, not joined: results between the blocks that a pass has freed would keep them from the next one.
+        stats_NS = x_NTF.new_empty((num_windows, NUM_STATISTICS * self.num_sensors))
+        rest_NS = stats_NS
+        for x_BTF, mask_BT in passes(x_NTF, mask_NT, index_N):
+            rest_NS[: len(x_BTF)] = self._statistics(*self._normalise(x_BTF, mask_BT))
+            rest_NS = rest_NS[len(x_BTF) :]
+        return stats_NS
 
     @torch.no_grad()
     def _statistics(self, z_NTF: Tensor, valid_NTF: Tensor) -> Tensor:
@@ -252,8 +274,9 @@ def build_model(config: ArchitectureConfig, num_sensors: int, seed: int) -> Stee
         return SteelDefectLSTM(config, num_sensors)
 
 
-def _rows(x_NTF: Tensor, mask_NT: Tensor) -> npt.NDArray[np.float32]:
-    rows_RF: npt.NDArray[np.float32] = x_NTF[mask_NT].cpu().numpy()
-    if not np.isfinite(rows_RF).any():
-        raise ModelInputError(f"no valid value in {len(x_NTF)} windows: nothing to fit normalisation on")
-    return rows_RF
+def _rows(x_NTF: Tensor, mask_NT: Tensor, index_N: Tensor | None) -> WindowRows:
+    rows = WindowRows(x_NTF, mask_NT, index_N)
+    if not any(bool(torch.isfinite(part_RF).any()) for part_RF in rows.parts()):
+        num_windows = len(x_NTF if index_N is None else index_N)
+        raise ModelInputError(f"no valid value in {num_windows} windows: nothing to fit normalisation on")
+    return rows

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from trainer.learn.config import NormalisationMethod as Method
+from trainer.learn.model.rows import ArrayRows, Rows
 
 NUM_STATISTICS = 5
 # Interquartile range of a normal distribution with standard deviation 1.
@@ -36,8 +37,6 @@ ROUNDING_MARGIN = 1 - 2.0**-22
 # Of a column's values beyond the limit, where all of them read the same. Smaller: the weights of a champion are upset
 # by a few faults. Larger: it stays blind to a sensor whose level has moved.
 HIDDEN_SHARE = 0.1
-# Rows a pass when they are counted: bounds memory, does not change the result.
-COUNT_BATCH = 65_536
 
 
 class Normalisation(nn.Module):
@@ -72,16 +71,16 @@ class Normalisation(nn.Module):
     @torch.no_grad()
     def fit(
         self,
-        rows_RC: npt.NDArray[np.float32],
+        rows: Rows | npt.NDArray[np.float32],
         *,
         method: Method,
         clip: float,
         magnitude_C: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        """Sets everything from rows; NaN entries are left out.
+        """Sets everything from rows; NaN entries are left out. It copies one column at a time, in float64.
 
         Args:
-            rows_RC: float32, at least one row.
+            rows: float32, at least one row.
             method: ``zscore``: mean and standard deviation; ``robust``: median and interquartile range, or
                 the standard deviation where more than half of the values are equal; ``quantile``: rank among the
                 rows, and outside their range as many standard deviations further.
@@ -89,8 +88,9 @@ class Normalisation(nn.Module):
             magnitude_C: The largest of what the values of each column were computed from, by which they are rounded.
                 None: each value is as exact as float32, and one that is far out says nothing of the others.
         """
-        known_C = [None] * len(rows_RC.T) if magnitude_C is None else magnitude_C.tolist()
-        columns = [_center_and_gain(*each, method) for each in zip(rows_RC.T, known_C, strict=True)]
+        rows = ArrayRows(rows) if isinstance(rows, np.ndarray) else rows
+        known_C = [None] * rows.num_columns if magnitude_C is None else magnitude_C.tolist()
+        columns = [_center_and_gain(rows, column, known, method) for column, known in enumerate(known_C)]
         center_C, gain_C = np.array(columns, dtype=np.float64).T
         self.center_C.copy_(torch.from_numpy(center_C))
         self.gain_C.copy_(torch.from_numpy(gain_C))
@@ -98,7 +98,7 @@ class Normalisation(nn.Module):
         self.pieces_CP3.copy_(self.pieces_CP3.new_tensor(IDENTITY))
         self.is_bent.fill_(method == "quantile")
         if method == "quantile":
-            self._fit_bend(rows_RC, known_C)
+            self._fit_bend(rows, known_C)
         self.limit.fill_(clip)
         self.is_fitted.fill_(True)
 
@@ -107,28 +107,29 @@ class Normalisation(nn.Module):
         return torch.clamp(torch.nan_to_num(self._unlimited(x), nan=0.0), -self.limit, self.limit)
 
     @torch.no_grad()
-    def hidden_columns(self, rows_RC: npt.NDArray[np.float32], *, method: Method) -> tuple[int, ...]:
+    def hidden_columns(self, rows: Rows | npt.NDArray[np.float32], *, method: Method) -> tuple[int, ...]:
         """Columns of which it hides more than a tenth, and twice as much as one would that was fitted to these rows.
 
         It hides what lies beyond its limit; of a column that was constant or missing, what differs from its centre.
 
         Args:
-            rows_RC: float32, at least one row.
+            rows: float32, at least one row.
             method: As of `fit`.
         """
-        mine_C = self._hidden_share(rows_RC)
+        rows = ArrayRows(rows) if isinstance(rows, np.ndarray) else rows
+        mine_C = self._hidden_share(rows)
         if (mine_C <= HIDDEN_SHARE).all():
             return ()
-        fitted = Normalisation(rows_RC.shape[1])
-        fitted.fit(rows_RC, method=method, clip=float(self.limit))
-        is_hidden_C = (mine_C > HIDDEN_SHARE) & (mine_C > 2 * fitted._hidden_share(rows_RC))
+        fitted = Normalisation(rows.num_columns)
+        fitted.fit(rows, method=method, clip=float(self.limit))
+        is_hidden_C = (mine_C > HIDDEN_SHARE) & (mine_C > 2 * fitted._hidden_share(rows))
         is_hidden_C &= fitted.gain_C.numpy() != 0
         return tuple(np.flatnonzero(is_hidden_C).tolist())
 
-    def _hidden_share(self, rows_RC: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def _hidden_share(self, rows: Rows) -> npt.NDArray[np.float64]:
         num_seen_C = torch.zeros_like(self.gain_C, dtype=torch.int64)
         num_hidden_C = torch.zeros_like(num_seen_C)
-        for part_RC in torch.split(torch.from_numpy(rows_RC), COUNT_BATCH):
+        for part_RC in rows.parts():
             x_RC = part_RC.to(self.center_C.device)
             is_seen_RC = torch.isfinite(x_RC)
             num_seen_C += is_seen_RC.sum(dim=0)
@@ -154,12 +155,15 @@ class Normalisation(nn.Module):
         start_CM, slope_CM, score_CM = embedding(first_C1 + piece_CM, self.pieces_CP3.flatten(0, 1)).unbind(2)
         return ((z_CM - start_CM) * slope_CM + score_CM).view(z_C.shape).movedim(0, -1)
 
-    def _fit_bend(self, rows_RC: npt.NDArray[np.float32], known_C: Sequence[float | None]) -> None:
-        z_RC = (torch.from_numpy(rows_RC) - self.center_C.cpu()) * self.gain_C.cpu()
-        for column, z_R in enumerate(z_RC.numpy().T):
-            if self.gain_C[column] != 0:
+    def _fit_bend(self, rows: Rows, known_C: Sequence[float | None]) -> None:
+        center_C, gain_C = self.center_C.cpu().numpy(), self.gain_C.cpu().numpy()
+        for column in range(rows.num_columns):
+            if gain_C[column] != 0:
+                z_R = rows.values(column, np.float32)
+                z_R -= center_C[column]
+                z_R *= gain_C[column]
                 # Ranks within what is rounding would lie as far apart as any others.
-                rounding = RELATIVE_RESOLUTION * (known_C[column] or 0.0) * float(self.gain_C[column])
+                rounding = RELATIVE_RESOLUTION * (known_C[column] or 0.0) * float(gain_C[column])
                 knots, pieces = _bend_of(z_R[np.isfinite(z_R)], max(MIN_GAP, rounding))
                 self.knots_CQ[column, : len(knots)] = torch.from_numpy(knots)
                 self.pieces_CP3[column, : len(pieces)] = torch.from_numpy(pieces)
@@ -209,23 +213,32 @@ def statistics_magnitude(stats_NS: npt.NDArray[np.float32], num_steps: int) -> n
     return np.concatenate([np.tile(largest_F, NUM_STATISTICS - 1), largest_F / num_steps])
 
 
-def _center_and_gain(
-    column_R: npt.NDArray[np.float32], magnitude: float | None, method: Method
-) -> tuple[float, float]:
-    seen = column_R[np.isfinite(column_R)].astype(np.float64)
+def _center_and_gain(rows: Rows, column: int, magnitude: float | None, method: Method) -> tuple[float, float]:
+    seen = rows.values(column, np.float64)
     if seen.size == 0:
         return 0.0, 0.0
-    center, spread = float(seen.mean()), float(seen.std())
-    resolution = _resolution(float(np.abs(seen).max()) if magnitude is None else magnitude)
+    largest = max(float(seen.max()), -float(seen.min()))
+    center = float(seen.mean())
+    spread = _deviation(seen, center)
+    resolution = _resolution(largest if magnitude is None else magnitude)
     if spread <= resolution:
         return center, 0.0
     if method == "zscore":
         return center, 1.0 / spread
-    low, center, high = (float(q) for q in np.quantile(seen, [0.25, 0.5, 0.75]))
+    del seen  # before the column is copied once more
+    quartiles = np.quantile(rows.values(column, np.float64), [0.25, 0.5, 0.75], overwrite_input=True)
+    low, center, high = map(float, quartiles)
     robust_spread = (high - low) / IQR_OF_NORMAL
     if magnitude is None:
         resolution = _resolution(max(abs(low), abs(high)))
     return center, 1.0 / (robust_spread if method == "robust" and robust_spread > resolution else spread)
+
+
+def _deviation(values: npt.NDArray[np.float64], mean: float) -> float:
+    """To the bit what ``values.std()`` is, which would copy them; this leaves their squares in their place."""
+    values -= mean
+    values *= values
+    return float(np.sqrt(values.mean()))
 
 
 def _resolution(magnitude: float) -> float:
@@ -241,7 +254,7 @@ def _bend_of(
     top = min(TOP_SCORE, normal.inv_cdf(1 - 0.5 / len(z_R)))
     score_Q = np.linspace(-top, top, NUM_KNOTS)
     rank_Q = [normal.cdf(score) for score in score_Q]
-    knot_Q = np.quantile(z_R, rank_Q, method="hazen").astype(np.float32)
+    knot_Q = np.quantile(z_R, rank_Q, method="hazen", overwrite_input=True).astype(np.float32)
     is_first_Q = np.diff(knot_Q, prepend=-np.inf) > min_gap
     knots, group_Q = knot_Q[is_first_Q], np.cumsum(is_first_Q) - 1
     scores = (np.bincount(group_Q, score_Q) / np.bincount(group_Q)).astype(np.float32)

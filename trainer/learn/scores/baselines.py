@@ -21,23 +21,44 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from trainer.errors import ModelInputError
-from trainer.learn.model.normalisation import window_statistics
+from trainer.learn.model.normalisation import NUM_STATISTICS, window_statistics
+from trainer.learn.model.rows import windows_a_pass
 from trainer.learn.scores.evaluate import Probabilities, Scores, best_threshold, both_classes, evaluate
 
-# Windows a pass, in float64: bounds memory, does not change the result.
-BATCH = 1024
 MAX_ITERATIONS = 1000
 
 Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledPart:
-    """One part of a split: raw values with NaN for missing, valid steps, 1 or True for a defective window."""
+    """One part of a split.
+
+    Attributes:
+        x_NTF: Raw values with NaN for missing.
+        mask_NT: Valid steps.
+        y_N: 1 or True for a defective window.
+        index_N: Which of these windows are the part, in its order; None: all.
+    """
 
     x_NTF: npt.NDArray[np.float32]
     mask_NT: npt.NDArray[np.bool_]
     y_N: npt.NDArray[np.generic]
+    index_N: Places | None = None
+
+    @property
+    def labels(self) -> npt.NDArray[np.generic]:
+        """Of the windows of the part alone."""
+        return self.y_N if self.index_N is None else self.y_N[self.index_N]
+
+    def statistics(self) -> Floats:
+        """stats_NS of the windows of the part.
+
+        Raises:
+            ModelInputError: Shapes do not fit.
+        """
+        return _statistics(self.x_NTF, self.mask_NT, self.index_N)
 
 
 class Baseline:
@@ -59,7 +80,14 @@ class Baseline:
         Raises:
             ModelInputError: Shapes do not fit.
         """
-        stats_NS = _statistics(x_NTF, mask_NT)
+        return self.predict_from(_statistics(x_NTF, mask_NT))
+
+    def predict_from(self, stats_NS: Floats) -> Probabilities:
+        """Scores windows by their statistics.
+
+        Raises:
+            ModelInputError: They are of other sensors.
+        """
         if stats_NS.shape[1] != len(self._seen_S):
             raise ModelInputError(
                 f"expected {len(self._seen_S)} statistics a window, got {stats_NS.shape[1]}: other sensors"
@@ -92,7 +120,10 @@ def fit_baselines(
         NotEnoughDataError: One class only, or fewer than two windows.
         ModelInputError: Shapes do not fit, a label is not 0 or 1, or there is no valid value at all.
     """
-    stats_NS = _statistics(x_NTF, mask_NT)
+    return _fit(_statistics(x_NTF, mask_NT), y_N, seed)
+
+
+def _fit(stats_NS: Floats, y_N: npt.NDArray[np.generic], seed: int) -> dict[str, Baseline]:
     if y_N.shape != stats_NS.shape[:1]:
         raise ModelInputError(f"expected {len(stats_NS)} labels, got shape {y_N.shape}")
     labels_N = both_classes(y_N, "baselines")
@@ -119,10 +150,11 @@ def score_baselines(
         ModelInputError: Shapes do not fit, or the training part has no valid value.
     """
     scores = {}
-    for name, baseline in fit_baselines(train.x_NTF, train.mask_NT, train.y_N, seed).items():
-        prob_N = baseline.predict(validation.x_NTF, validation.mask_NT)
-        threshold = best_threshold(validation.y_N, prob_N)
-        scores[name] = evaluate(test.y_N, baseline.predict(test.x_NTF, test.mask_NT), threshold)
+    baselines = _fit(train.statistics(), train.labels, seed)
+    validation_NS, test_NS = validation.statistics(), test.statistics()
+    for name, baseline in baselines.items():
+        threshold = best_threshold(validation.labels, baseline.predict_from(validation_NS))
+        scores[name] = evaluate(test.labels, baseline.predict_from(test_NS), threshold)
     return scores
 
 
@@ -139,15 +171,22 @@ def _classifiers(seed: int, rarest: int = 2) -> dict[str, Any]:
     }
 
 
-def _statistics(x_NTF: npt.NDArray[np.float32], mask_NT: npt.NDArray[np.bool_]) -> Floats:
+def _statistics(
+    x_NTF: npt.NDArray[np.float32], mask_NT: npt.NDArray[np.bool_], index_N: Places | None = None
+) -> Floats:
     """stats_NS, of raw values in float64: the level of a sensor may be a million times what it varies by."""
     if x_NTF.ndim != 3 or x_NTF.shape[1] < 1 or mask_NT.shape != x_NTF.shape[:2]:
         raise ModelInputError(f"expected x [N, T, F] and mask [N, T], got {x_NTF.shape} and {mask_NT.shape}")
     if mask_NT.dtype != np.bool_:
         raise ModelInputError(f"expected a bool mask, got {mask_NT.dtype}")
-    parts = []
-    for start in range(0, max(1, len(x_NTF)), BATCH):
-        x = torch.tensor(x_NTF[start : start + BATCH], dtype=torch.float64)
-        valid_NTF = torch.isfinite(x) & torch.tensor(mask_NT[start : start + BATCH]).unsqueeze(2)
-        parts.append(window_statistics(x.masked_fill(~valid_NTF, 0.0), valid_NTF).numpy())
-    return np.concatenate(parts)
+    num_windows, size = len(x_NTF if index_N is None else index_N), windows_a_pass(*x_NTF.shape[1:])
+    # Filled, not joined: what a pass leaves behind would lie between its larger blocks, and the next one would find
+    # no room for its own among those that were freed.
+    stats_NS = np.empty((num_windows, NUM_STATISTICS * x_NTF.shape[2]))
+    for start in range(0, num_windows, size):
+        some = slice(start, start + size)
+        place_B = some if index_N is None else index_N[some]
+        x = torch.tensor(x_NTF[place_B], dtype=torch.float64)
+        valid_NTF = torch.isfinite(x) & torch.tensor(mask_NT[place_B]).unsqueeze(2)
+        stats_NS[some] = window_statistics(x.masked_fill(~valid_NTF, 0.0), valid_NTF).numpy()
+    return stats_NS

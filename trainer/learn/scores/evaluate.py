@@ -6,6 +6,7 @@ Shapes: N windows, T steps, F sensors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,10 +113,14 @@ def predict(
     x_NTF: npt.NDArray[np.float32],
     mask_NT: npt.NDArray[np.bool_] | None = None,
     *,
+    index_N: npt.NDArray[np.integer[Any]] | None = None,
     batch_size: int = 256,
     num_threads: int = 1,
 ) -> Probabilities:
     """Scores raw windows in batches, on the model's device.
+
+    Args:
+        index_N: Which of the windows, in which order; None: all.
 
     Returns:
         prob_N, float64: probability of a defect as the weighted loss sees it.
@@ -129,10 +134,11 @@ def predict(
     model.eval()
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(x_NTF), batch_size):
-            rows = slice(start, start + batch_size)
-            x = torch.tensor(x_NTF[rows], device=device)
-            mask = None if mask_NT is None else torch.tensor(mask_NT[rows], device=device)
+        for start in range(0, len(x_NTF if index_N is None else index_N), batch_size):
+            some = slice(start, start + batch_size)
+            place_B = some if index_N is None else index_N[some]
+            x = torch.tensor(x_NTF[place_B], device=device)
+            mask = None if mask_NT is None else torch.tensor(mask_NT[place_B], device=device)
             parts.append(torch.sigmoid(model(x, mask).double()).cpu().numpy())
     model.train(was_training)
     return np.concatenate(parts) if parts else np.empty(0)
