@@ -25,8 +25,9 @@ from streamer.store.reading import WindowReader
 from streamer.store.requests import CycleRequests
 from trainer.config import TrainerSettings
 from trainer.cycle.journal import CycleJournal
+from trainer.cycle.result import CycleResult
 from trainer.cycle.runner import CycleRunner
-from trainer.cycle.state import Cycle, CycleResult
+from trainer.cycle.state import Cycle
 from trainer.daemon import TrainerDaemon
 from trainer.errors import NotEnoughDataError, RegistryLockedError
 from trainer.learn.config import ModelSettings

@@ -16,8 +16,10 @@ from streamer.store.requests import CycleRequests
 from trainer.config import TrainerSettings
 from trainer.cycle.baseline_gap import warn_if_behind
 from trainer.cycle.journal import CycleJournal
-from trainer.cycle.runner import CycleRunner, WriterLease
-from trainer.cycle.state import CycleResult, State
+from trainer.cycle.phases import WriterLease
+from trainer.cycle.result import CycleResult
+from trainer.cycle.runner import CycleRunner
+from trainer.cycle.state import State
 from trainer.errors import (
     AttemptFailedError,
     CycleStoppedError,

@@ -114,14 +114,14 @@ def _run(pipe: Connection, config: str, point: str | None) -> None:
 
 
 def _die_at(point: str) -> None:
-    from trainer.cycle import runner  # noqa: PLC0415 - torch
+    from trainer.cycle import phases  # noqa: PLC0415 - torch
     from trainer.cycle.journal import CycleJournal  # noqa: PLC0415 - the same
     from trainer.release.publish.publisher import Publisher  # noqa: PLC0415 - the same
     from trainer.release.registry.registry import Registry  # noqa: PLC0415 - the same
 
     where, _, when = point.partition(":")
     owners: dict[str, Any] = {
-        "keep": runner,
+        "keep": phases,
         "register": Registry,
         "decide": Registry,
         "publish_model": Publisher,

@@ -17,7 +17,7 @@ from streamer.config import KafkaConfig, RedisConfig
 from streamer.kafka import ensure_topics
 from streamer.schema import Label
 from trainer.config import TrainerSettings
-from trainer.cycle import candidate, runner
+from trainer.cycle import candidate, phases
 from trainer.cycle.config import CycleConfig
 from trainer.errors import ArtifactError, AttemptFailedError
 from trainer.learn.report.training_metrics import EpochResult
@@ -162,7 +162,7 @@ class TestTheSameFaultEachTime:
             raise ArtifactError("it cannot score")
 
         plant.write(casts(range(60)))
-        monkeypatch.setattr(runner, "judge", failing)
+        monkeypatch.setattr(phases, "judge", failing)
         with life(plant, config) as trainer:
             trainer.daemon.run(Turns(5))
             told = [(event.kind, event.version) for event in trainer.registry.events()]
@@ -251,7 +251,7 @@ class TestUndoingAMistake:
 
         plant.write(casts(range(60)))
         with monkeypatch.context() as patch, life(plant, config) as trainer:
-            patch.setattr(runner, "judge", die)
+            patch.setattr(phases, "judge", die)
             with pytest.raises(Killed):
                 trainer.daemon.run_once()
         more = config.gate.model_copy(update={"min_defective_casts": 8, "min_good_casts": 8})
@@ -272,7 +272,7 @@ class TestUndoingAMistake:
 
         plant.write(casts(range(60)))
         with monkeypatch.context() as patch, life(plant, config) as trainer:
-            patch.setattr(runner, "judge", die)
+            patch.setattr(phases, "judge", die)
             with pytest.raises(Killed):
                 trainer.daemon.run_once()
         more = config.gate.model_copy(update={"min_defective_casts": 8, "min_good_casts": 8})

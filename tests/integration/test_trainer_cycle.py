@@ -17,7 +17,7 @@ from streamer.errors import ConfigError
 from streamer.kafka import ensure_topics
 from streamer.schema import Label
 from trainer.config import TrainerSettings
-from trainer.cycle.state import CycleResult
+from trainer.cycle.result import CycleResult
 from trainer.errors import InputsChangedError
 from trainer.learn.config import EarlyStoppingConfig, ModelSettings
 from trainer.learn.model.network import build_model

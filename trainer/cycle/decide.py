@@ -9,7 +9,8 @@ import numpy as np
 import structlog
 
 from trainer.cycle.candidate import TrainingSummary
-from trainer.cycle.state import Cycle, CycleResult
+from trainer.cycle.result import CycleResult
+from trainer.cycle.state import Cycle
 from trainer.data.dataset import Dataset
 from trainer.data.split import Split
 from trainer.errors import ArtifactError

@@ -1,42 +1,36 @@
 """Runs one cycle: each phase in its turn, each written down before the next begins.
 
-    1. count the attempt                      (state.json)
-    2. waiting -> frozen: choose and hold the windows, keep the manifest
-    3. frozen -> trained: fine-tune, score beside baselines, register the version
-    4. trained -> decided: score challenger and champion, write the decision down, then carry it out
+    1. count the attempt, in the state of the cycles
+    2. take the cycle to its next phase: frozen, trained, decided
+    3. write down where it is
+    4. once it is over, let the registry follow
 
-Every phase can be repeated. What fails in the same place again and again ends the cycle; its windows stay news.
+What fails in the same place again and again ends the cycle; its windows stay news.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import structlog
 
 from streamer.errors import ConfigError, UnavailableError
 from streamer.store.lease import LeaseTakenError
 from streamer.store.reading import WindowReader
-from trainer.cycle.baseline_gap import warn_if_behind
-from trainer.cycle.candidate import TrainingSummary, model_file
-from trainer.cycle.challenger import train_challenger
 from trainer.cycle.config import CycleConfig
-from trainer.cycle.decide import Contest, judge, result_of
 from trainer.cycle.journal import CycleJournal
-from trainer.cycle.state import Cycle, CycleResult, State
-from trainer.data.catalogue import held_as, keep, let_go
+from trainer.cycle.phases import Phases, WriterLease
+from trainer.cycle.result import CycleResult
+from trainer.cycle.settlement import Settlement
+from trainer.cycle.state import Cycle, State
+from trainer.data.catalogue import held_as
 from trainer.data.config import DatasetConfig
-from trainer.data.dataset import Dataset, LabelledWindows, freeze, load
-from trainer.data.split import Split, require_classes, split_by_time
 from trainer.errors import (
-    ArtifactError,
     AttemptFailedError,
     CheckpointError,
     CycleStoppedError,
@@ -49,12 +43,9 @@ from trainer.errors import (
 )
 from trainer.gate.config import GateConfig
 from trainer.gate.lineage import require_same_inputs
-from trainer.gate.policy import require_enough_casts
 from trainer.learn.config import ModelSettings
 from trainer.learn.report.training_metrics import EpochResult
-from trainer.release.client.artifact import Artifact
 from trainer.release.client.inputs import ModelInputs
-from trainer.release.registry.event import Decision
 from trainer.release.registry.registry import Registry
 from trainer.triggers import Trigger
 
@@ -66,18 +57,6 @@ FROM_OUTSIDE = (UnavailableError, LeaseTakenError, CycleStoppedError)
 FOR_A_PERSON = (ConfigError, TrainingSetupError, RegistryBehindError)
 # The same weights, the same windows and the same seed give the same again.
 FOR_GOOD = (TrainingDivergedError, ModelInputError)
-
-
-class WriterLease(Protocol):
-    """What says that this trainer is the one that writes for its model name; see `streamer.store.lease.Lease`."""
-
-    def ensure(self) -> int:
-        """Makes sure of the lease for its whole time, or raises."""
-        ...
-
-    def claim_version(self, version: int) -> bool:
-        """Takes a version number; False if it, or a later one, was taken by another registry."""
-        ...
 
 
 class Observer(Protocol):
@@ -119,20 +98,24 @@ class CycleRunner:
         accept_new_inputs: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._dataset_config, self._gate, self._cycle_config = dataset, gate, cycle
-        self._model_settings = model
-        self._registry, self._journal, self._lease = registry, journal, lease
-        self._observer, self._should_stop, self._now = observer, should_stop, now
-        self._tensorboard_dir = tensorboard_dir
+        self._dataset_config, self._cycle_config = dataset, cycle
+        self._registry, self._journal = registry, journal
+        self._observer, self._now = observer, now
         self._accept_new_inputs = accept_new_inputs
-        self._dataset: Dataset | None = None  # of the cycle in progress, as long as this process runs it
-
-    @property
-    def configuration(self) -> str:
-        """Digest of all that a decision depends on beside the data."""
-        sections = (self._dataset_config, self._gate, self._model_settings)
-        text = json.dumps([section.model_dump(mode="json") for section in sections], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._settlement = Settlement(registry, journal)
+        self._phases = Phases(
+            dataset=dataset,
+            gate=gate,
+            model=model,
+            registry=registry,
+            journal=journal,
+            lease=lease,
+            on_epoch=observer.on_epoch,
+            should_stop=should_stop,
+            tensorboard_dir=tensorboard_dir,
+            now=now,
+        )
+        self.configuration = _digest(dataset, gate, model)
 
     def run(self, reader: WindowReader, trigger: Trigger) -> CycleResult | None:
         """Runs the cycle in progress to its end, or a new one.
@@ -153,35 +136,16 @@ class CycleRunner:
         while True:
             if self._state.in_progress is None:
                 self._begin(reader, trigger)
-            cycle = self._run_phases(reader)
-            if cycle.ending != "abandoned":
-                return cycle.result
-            trigger = cycle.trigger  # its rows are gone, its windows are news
-
-    def check(self, dataset: LabelledWindows, config: DatasetConfig) -> Split:
-        """Splits windows and checks that a training on it could be decided.
-
-        Raises:
-            NotEnoughDataError: The message says what is missing.
-        """
-        split = split_by_time(dataset.groups, dataset.end_N, config)
-        gate_N = split.gate_N
-        require_enough_casts(dataset.y_N[gate_N], np.asarray(dataset.casts)[gate_N], self._gate)
-        require_classes(split, dataset.y_N)
-        return split
+            while (cycle := self._state.in_progress) is not None:
+                self._attempt(reader, cycle)
+            ended = self._state.cycle
+            if ended is None or ended.ending != "abandoned":
+                return None if ended is None else ended.result
+            trigger = ended.trigger  # its rows are gone, its windows are news
 
     def settle(self) -> None:
         """Completes what the state says and a kill, a full disk or an outage left undone in the registry."""
-        cycle = self._state.cycle
-        if cycle is not None:
-            self._carry_out(cycle)
-        current = self._state.in_progress
-        mine = None if current is None else self._registry.trained_in(current.number)
-        for version in self._registry.undecided():
-            if version != mine:
-                self._refuse(version, _why_undecided(cycle, version))
-        if cycle is not None and cycle.ending == "failed" and not cycle.is_told:
-            self._tell_failed(cycle)
+        self._settlement.settle()
 
     def news_after(self, reader: WindowReader) -> int:
         """Label decisions after this number are news."""
@@ -202,27 +166,18 @@ class CycleRunner:
         champion = self._registry.champion_version()
         if champion is not None and not self._accept_new_inputs:
             require_same_inputs(self._registry.manifest(champion), ModelInputs.of(reader.data, reader.spec))
-        state, windows = self._state, windows_of(reader)
         cycle = Cycle(
-            number=state.last_number + 1,
+            number=self._state.last_number + 1,
             trigger=trigger,
             began_at=self._now(),
             config=self._dataset_config,
             configuration=self.configuration,
-            windows=windows,
+            windows=windows_of(reader),
             news_after=self.news_after(reader),
         )
-        self._journal.write(state.begun(cycle))
-        self._dataset = None
-        log.info("cycle begins", cycle=self._state.last_number, trigger=trigger)
-
-    def _run_phases(self, reader: WindowReader) -> Cycle:
-        cycle = self._state.cycle
-        while cycle is not None and not cycle.is_over:
-            self._attempt(reader, cycle)
-            cycle = self._state.cycle
-        assert cycle is not None  # noqa: S101 - one was begun
-        return cycle
+        self._journal.write(self._state.begun(cycle))
+        self._phases.forget()
+        log.info("cycle begins", cycle=cycle.number, trigger=trigger)
 
     def _attempt(self, reader: WindowReader, cycle: Cycle) -> None:
         """One attempt of the phase that comes next; it is counted on disk before it begins."""
@@ -232,7 +187,7 @@ class CycleRunner:
             return
         self._journal.write(self._state.moved(counted))
         try:
-            self._step(reader, counted)
+            moved = self._phases.step(reader, counted)
         except FROM_OUTSIDE:
             self._journal.note(self._state.moved(counted.uncounted()))
             raise
@@ -253,6 +208,15 @@ class CycleRunner:
             self._journal.write(self._state.moved(counted.begun_anew()))
         except Exception as exc:  # noqa: BLE001 - counted, told, and raised again until its attempts are used up
             self._fault(counted, exc)
+        else:
+            self._reach(moved)
+
+    def _reach(self, moved: Cycle) -> None:
+        """The cycle is in its next phase, or decided."""
+        if moved.is_over:
+            self._end(self._state.decided(moved))
+        else:
+            self._journal.write(self._state.moved(moved))
 
     def _fault(self, counted: Cycle, exc: Exception) -> None:
         """An attempt failed: the cycle with it where it would fail again, or has done so too often."""
@@ -272,156 +236,17 @@ class CycleRunner:
             ) from exc
 
     def _fail(self, reason: str) -> None:
-        self._end(self._state.failed(reason, self._now(), self._cycle_config))
+        state = self._state.failed(reason, self._now(), self._cycle_config)
+        log.error("cycle failed", cycle=state.last_number, reason=reason, retry_at=str(state.retry_at))
+        self._end(state)
 
     def _end(self, state: State) -> None:
         self._journal.write(state)
-        cycle, self._dataset = state.cycle, None
-        if cycle is None:
-            return
-        if cycle.ending == "failed":
-            log.error("cycle failed", cycle=cycle.number, reasons=cycle.reasons, retry_at=str(state.retry_at))
-        self._observer.on_ended(cycle)
+        self._settlement.is_due()
+        self._phases.forget()
+        if state.cycle is not None:
+            self._observer.on_ended(state.cycle)
         self.settle()
-
-    # The phases
-
-    def _step(self, reader: WindowReader, cycle: Cycle) -> None:
-        if cycle.phase == "waiting":
-            self._freeze(reader, cycle)
-        elif cycle.phase == "frozen":
-            self._train(reader, cycle)
-        else:
-            self._decide(reader, cycle)
-
-    def _freeze(self, reader: WindowReader, cycle: Cycle) -> None:
-        self._lease.ensure()
-        owner = self._registry.model_name
-        dataset = freeze(
-            reader,
-            self._dataset_config.max_windows,
-            lambda selection: self.check(selection, cycle.config),
-            owner=owner,
-        )
-        self._lease.ensure()
-        keep(reader, dataset.manifest, owner=owner)
-        self._journal.freeze(cycle, dataset.manifest)
-        self._journal.write(self._state.moved(cycle.frozen(dataset.manifest.id, dataset.manifest.arrival)))
-        self._dataset = dataset
-        champion = self._registry.champion_version()
-        needed = {dataset.manifest.id, self._state.dataset or ""}
-        if champion is not None:
-            needed.add(self._registry.manifest(champion).dataset.id)
-        if old := let_go(reader, needed, self._dataset_config.num_kept, owner=owner):
-            log.info("data sets let go", ids=old)
-
-    def _train(self, reader: WindowReader, cycle: Cycle) -> None:
-        dataset = self._loaded(reader, cycle)
-        split = self.check(dataset, cycle.config)
-        version = self._registry.trained_in(cycle.number)
-        if version is None:
-            version = self._train_and_register(cycle, dataset, split)
-        self._journal.write(self._state.moved(cycle.trained(version)))
-
-    def _train_and_register(self, cycle: Cycle, dataset: Dataset, split: Split) -> int:
-        run_dir, number = self._journal.run_dir(cycle), cycle.number
-        curves = self._tensorboard_dir
-        challenger = train_challenger(
-            dataset,
-            split,
-            self._champion()[0],
-            self._model_settings,
-            cycle=number,
-            run_dir=run_dir,
-            tensorboard_dir=curves and curves / self._registry.model_name / f"cycle-{number:05d}",
-            on_epoch=lambda epoch: self._observer.on_epoch(number, epoch),
-            should_stop=self._should_stop,
-        )
-        summary, version = TrainingSummary.of(challenger.training), self._registry.next_version()
-        data = model_file(
-            challenger,
-            dataset,
-            split,
-            self._model_settings,
-            model_name=self._registry.model_name,
-            version=version,
-            cycle=number,
-            now=self._now(),
-        )
-        self._claim(version)
-        details = {"cycle": number, "dataset": dataset.manifest.id, **summary.model_dump()}
-        files = {
-            "metrics.csv": (run_dir / "metrics.csv").read_bytes(),
-            "dataset.json": dataset.manifest.model_dump_json().encode(),
-        }
-        training = summary.model_dump_json().encode()
-        return self._registry.register(data, files=files, training=training, details=details)
-
-    def _claim(self, version: int) -> None:
-        self._lease.ensure()
-        if not self._lease.claim_version(version):
-            raise RegistryBehindError(
-                f"{self._registry.folder}: version {version} of {self._registry.model_name} was given out by another "
-                "registry: point registry.path to that one, or start with --adopt to go on behind it"
-            )
-
-    def _decide(self, reader: WindowReader, cycle: Cycle) -> None:
-        dataset = self._loaded(reader, cycle)
-        split = self.check(dataset, cycle.config)
-        version = cycle.version
-        assert version is not None  # noqa: S101 - the phase says so
-        challenger = self._registry.artifact(version)
-        contest = Contest(challenger, *self._champion())
-        gate, fault = judge(contest, dataset, split, self._gate, self._model_settings.training.num_threads)
-        reasons = (*gate.reasons, *([f"the champion could not score: {fault}"] if fault else []))
-        decision = Decision.new("promoted" if gate.promote else "refused", reasons, self._now())
-        summary = TrainingSummary.model_validate(self._registry.training(version))
-        result = result_of(cycle, challenger.manifest, summary, decision, gate)
-        self._lease.ensure()
-        log.info(decision.kind, cycle=cycle.number, version=version, reasons=reasons)
-        warn_if_behind(challenger.manifest, decision=decision.kind)
-        self._end(self._state.decided(cycle.decided(decision, result)))
-
-    def _carry_out(self, cycle: Cycle) -> None:
-        version, decision, result = cycle.version, cycle.decision, cycle.result
-        if version is None or decision is None or self._registry.decision(version) is not None:
-            return
-        details = (
-            {}
-            if result is None
-            else result.model_dump(mode="json", exclude={"decision", "version", "reasons"})
-        )
-        details["cycle"] = details.pop("number", cycle.number)
-        self._registry.decide(version, decision, {**details, "dataset": cycle.dataset})
-
-    def _refuse(self, version: int, reason: str) -> None:
-        manifest = self._registry.manifest(version)
-        details = {"cycle": manifest.cycle, "dataset": manifest.dataset.id}
-        self._registry.refuse(version, [reason], details)
-
-    def _tell_failed(self, cycle: Cycle) -> None:
-        ce_id = str(uuid.uuid5(uuid.UUID(self._registry.identity().id), f"cycle-{cycle.number}-failed"))
-        details = {
-            "cycle": cycle.number,
-            "trigger": cycle.trigger,
-            "phase": cycle.phase,
-            "faults": cycle.faults,
-        }
-        self._registry.tell_failed(ce_id, cycle.reasons, {**details, "dataset": cycle.dataset})
-        self._journal.write(self._state.moved(cycle.told()))
-
-    def _loaded(self, reader: WindowReader, cycle: Cycle) -> Dataset:
-        if self._dataset is None:
-            log.info("going on", cycle=cycle.number, phase=cycle.phase)
-            self._dataset = load(reader, self._journal.manifest(cycle))
-        return self._dataset
-
-    def _champion(self) -> tuple[Artifact | None, str | None]:
-        """The champion, or why it cannot be read."""
-        try:
-            return self._registry.champion(), None
-        except ArtifactError as exc:
-            return None, str(exc)
 
 
 def windows_of(reader: WindowReader) -> str:
@@ -429,7 +254,7 @@ def windows_of(reader: WindowReader) -> str:
     return f"{reader.namespace}/{reader.spec.name}"
 
 
-def _why_undecided(cycle: Cycle | None, version: int) -> str:
-    if cycle is not None and cycle.ending in ("failed", "abandoned") and cycle.version in (None, version):
-        return "; ".join(cycle.reasons)
-    return "its cycle ended before it was decided"
+def _digest(dataset: DatasetConfig, gate: GateConfig, model: ModelSettings) -> str:
+    """Of all that a decision depends on beside the data."""
+    text = json.dumps([each.model_dump(mode="json") for each in (dataset, gate, model)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

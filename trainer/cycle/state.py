@@ -18,11 +18,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from trainer.cycle.config import CycleConfig
+from trainer.cycle.result import CycleResult, Record
 from trainer.data.config import DatasetConfig
-from trainer.gate.checks import Check
 from trainer.release.registry.event import Decision
 from trainer.triggers import Trigger
 
@@ -35,46 +35,7 @@ FORMAT = 2
 FAULTS_KEPT = 5
 
 
-class _Record(BaseModel):
-    # A key of a newer version with the same format is let through; one that is missing has a default.
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    def _with(self, **changes: Any) -> Self:
-        return self.model_copy(update=changes)
-
-
-class CycleResult(_Record):
-    """A decided cycle, as it is told to people, metrics and the event log.
-
-    Attributes:
-        windows: Labelled windows of the data set.
-        seconds: From the start of the cycle to the decision, with any time between a kill and the restart.
-        epochs: None if the version was registered by an older castloop, which did not say.
-        scores: Of the challenger on the gate windows.
-        champion_scores: Of the champion on the same windows, None without one or if it cannot score.
-        baselines: Scores of simple models, fitted on the same training part, on the same windows.
-        baseline_gap: AUC-ROC of the challenger less that of the better baseline.
-        checks: Of the gate, whole.
-    """
-
-    number: int
-    trigger: Trigger
-    version: int
-    parent: int | None
-    windows: int
-    defects: int
-    seconds: float
-    epochs: int | None
-    decision: Literal["promoted", "refused"]
-    reasons: tuple[str, ...]
-    scores: dict[str, float]
-    champion_scores: dict[str, float] | None
-    baselines: dict[str, dict[str, float]] = {}
-    baseline_gap: float | None = None
-    checks: tuple[Check, ...] = ()
-
-
-class Cycle(_Record):
+class Cycle(Record):
     """One cycle.
 
     Attributes:
@@ -123,15 +84,15 @@ class Cycle(_Record):
         """One attempt more of the phase; the first again if the last one was killed behind a new checkpoint."""
         was_killed_further_on = progress != self.progress and not self.faults
         attempts = 1 if was_killed_further_on else self.attempts + 1
-        return self._with(attempts=attempts, progress=progress)
+        return self.with_(attempts=attempts, progress=progress)
 
     def uncounted(self) -> Self:
         """The last attempt was ended from outside (a stop, an outage): it does not count."""
-        return self._with(attempts=max(0, self.attempts - 1))
+        return self.with_(attempts=max(0, self.attempts - 1))
 
     def faulted(self, fault: str) -> Self:
         """The last attempt failed."""
-        return self._with(faults=(*self.faults, fault)[-FAULTS_KEPT:])
+        return self.with_(faults=(*self.faults, fault)[-FAULTS_KEPT:])
 
     def why_given_up(self) -> str:
         """Why it is not tried again, from what its attempts said."""
@@ -164,21 +125,21 @@ class Cycle(_Record):
 
     def ended(self, ending: Ending, reason: str, now: datetime) -> Self:
         """It failed or is abandoned; its phase says how far it came."""
-        return self._with(ending=ending, reasons=(reason,), ended_at=now)
+        return self.with_(ending=ending, reasons=(reason,), ended_at=now)
 
     def begun_anew(self) -> Self:
         """The phase is begun from its start; what its checkpoints had reached is no progress."""
-        return self._with(progress="")
+        return self.with_(progress="")
 
     def told(self) -> Self:
         """The event of its failure was queued."""
-        return self._with(is_told=True)
+        return self.with_(is_told=True)
 
     def _entered(self, phase: Phase, **changes: Any) -> Self:
-        return self._with(phase=phase, attempts=0, progress="", faults=(), **changes)
+        return self.with_(phase=phase, attempts=0, progress="", faults=(), **changes)
 
 
-class ServingScores(_Record):
+class ServingScores(Record):
     """How the model that serves ranks the newest gate windows, scored with the last decision."""
 
     version: int
@@ -186,7 +147,7 @@ class ServingScores(_Record):
     auc_roc: float | None = None
 
 
-class State(_Record):
+class State(Record):
     """All that a trainer knows of its cycles, in one record on disk.
 
     Attributes:
@@ -260,16 +221,16 @@ class State(_Record):
 
     def begun(self, cycle: Cycle) -> Self:
         """A new cycle."""
-        return self._with(cycle=cycle, last_number=cycle.number)
+        return self.with_(cycle=cycle, last_number=cycle.number)
 
     def moved(self, cycle: Cycle) -> Self:
         """The same cycle somewhere else."""
-        return self._with(cycle=cycle)
+        return self.with_(cycle=cycle)
 
     def decided(self, cycle: Cycle) -> Self:
         """The cycle is decided: its windows are used up."""
         arrival = self.arrival if cycle.arrival is None else cycle.arrival
-        return self._with(
+        return self.with_(
             cycle=cycle,
             windows=cycle.windows,
             dataset=cycle.dataset,
@@ -286,7 +247,7 @@ class State(_Record):
         if self.cycle is None:
             return self
         wait_s = min(config.backoff_s * 2.0**self.failures, config.max_backoff_s)
-        return self._with(
+        return self.with_(
             cycle=self.cycle.ended("failed", reason, now),
             failures=self.failures + 1,
             failing_since=self.failing_since or self.cycle.began_at,
@@ -295,11 +256,11 @@ class State(_Record):
 
     def abandoned(self, reason: str, now: datetime) -> Self:
         """The cycle is given up through no fault of its own; the next one may begin at once."""
-        return self if self.cycle is None else self._with(cycle=self.cycle.ended("abandoned", reason, now))
+        return self if self.cycle is None else self.with_(cycle=self.cycle.ended("abandoned", reason, now))
 
     def numbered_from(self, number: int) -> Self:
         """Cycles up to this number are taken: the topics know of them."""
-        return self._with(last_number=max(number, self.last_number))
+        return self.with_(last_number=max(number, self.last_number))
 
 
 def _serving(cycle: Cycle, before: ServingScores | None) -> ServingScores | None:
