@@ -90,7 +90,7 @@ class Registry(RegistryReader):
 
         Raises:
             ArtifactError: The model file is not one.
-            RegistryError: Another name or version.
+            RegistryError: Another name or version, or a name that no file of a version may have.
             DiskUnavailableError: The disk does not take it; nothing was registered.
         """
         self._require_lock()
@@ -104,10 +104,10 @@ class Registry(RegistryReader):
         event = self._new_event("trained", version, details)
         own = {MODEL_FILE: data, MANIFEST_FILE: manifest_json(manifest).encode(), TRAINING_FILE: training}
         # Killed between the two, the version has an event and no files: `Decisions.recover` drops the event.
-        self._decisions.put(event)
         try:
+            self._decisions.put(event)
             self._versions.write(version, {**(files or {}), **own})
-        except DiskUnavailableError:
+        except (DiskUnavailableError, RegistryError):
             self._decisions.drop(event)
             raise
         self.raise_version(version)
