@@ -362,7 +362,9 @@ def test_a_run_folder_is_made_and_one_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
 
     LSTMTrainer(make_model(settings), settings, CPU).train(*loaders(), run_dir=tmp_path / "a" / "b")
-    with pytest.raises(DiskUnavailableError, match=r"file/c: making the folder failed: Not a directory"):
+    with pytest.raises(
+        DiskUnavailableError, match=r"file/c: making the folder of the run failed: Not a directory"
+    ):
         LSTMTrainer(make_model(settings), settings, CPU).train(*loaders(), run_dir=tmp_path / "file" / "c")
 
     assert (tmp_path / "a" / "b" / "last.pt").exists()

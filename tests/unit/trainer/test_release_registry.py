@@ -254,6 +254,7 @@ def test_what_a_kill_left_half_done_is_completed_or_never_was(tmp_path: Path) ->
     # Killed while the files of version 2 were written.
     (folder / "versions/2").rename(folder / "versions/.tmp-2")
     (folder / "versions/.tmp-2/model.safetensors").write_bytes(b"half")
+    (folder / "numbers.json").write_text('{"last_version": 1}')
     (folder / ".tmp-champion.json").write_text('{"ver')
 
     assert states(registry(tmp_path)) == {1: "trained"}
