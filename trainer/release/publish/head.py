@@ -79,18 +79,33 @@ def adopt(registry: Registry, head: Head) -> None:
     """Lets a registry go on behind what the topics know, with the model in use as its champion.
 
     What it had decided and not published is dropped where the topics are past it: nobody is told of it any more.
+    A second call, also after a kill in the middle of the first, completes what is left to do.
 
     Raises:
         ArtifactError: The model in the topic is damaged.
     """
-    if head.version <= registry.last_version():
+    last, missing = registry.last_version(), _missing_model(registry, head)
+    if head.version <= last and missing is None:
         return
-    log.warning("going on behind the topics", version=head.version, registry_ended_at=registry.last_version())
+    log.warning("going on behind the topics", version=head.version, registry_ended_at=last)
     for event in registry.outbox():
-        registry.confirm(event)
-    if head.model is not None and head.model_version > registry.last_version():
-        registry.adopt(head.model)
+        if (event.version or 0) <= head.version:
+            registry.confirm(event)
+    if missing is not None:
+        registry.adopt(missing)
     registry.raise_version(head.version)
+
+
+def _missing_model(registry: Registry, head: Head) -> bytes | None:
+    """The model in use where it is later than the champion here; None where its number is that of another model.
+
+    The last version says nothing about it: Redis may have raised it, or a kill have come after the number.
+    """
+    version, model = head.model_version, head.model
+    if model is None or version <= (registry.champion_version() or 0):
+        return None
+    is_there = any(entry.version == version for entry in registry.models())
+    return model if not is_there or registry.model_file(version) == model else None
 
 
 def _events(records: Iterable[Record], model_name: str) -> list[CloudEvent]:

@@ -171,7 +171,8 @@ class RegistryReader:
         return self._decisions.outbox()
 
     def _entry(self, version: int, champion: int | None) -> ModelEntry | None:
-        manifest, decision = self._versions.manifest_if_there(version), self.decision(version)
+        # In this order: a version that is removed in between has lost its manifest as well.
+        decision, manifest = self.decision(version), self._versions.manifest_if_there(version)
         if manifest is None:
             return None
         return ModelEntry(
