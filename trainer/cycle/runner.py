@@ -149,6 +149,7 @@ class CycleRunner:
             AttemptFailedError: It is tried again.
         """
         self.settle()
+        self._drop_outdated()
         self._journal.clear()
         while True:
             if self._state.in_progress is None:
@@ -209,6 +210,12 @@ class CycleRunner:
         self._journal.write(state.begun(cycle))
         self._dataset = None
         log.info("cycle begins", cycle=self._state.last_number, trigger=trigger)
+
+    def _drop_outdated(self) -> None:
+        """Gives up a cycle that still waits for windows, where the configuration was changed: it may be why."""
+        cycle = self._state.in_progress
+        if cycle is not None and cycle.phase == "waiting" and cycle.configuration != self.configuration:
+            self.abandon("the configuration was changed before its windows were chosen")
 
     def _run_phases(self, reader: WindowReader) -> Cycle:
         cycle = self._state.cycle
