@@ -342,6 +342,13 @@ def test_a_version_that_the_disk_does_not_take_leaves_no_event(
     assert seen(tmp_path) != before
 
 
+def test_a_number_is_not_used_again_where_a_kill_came_before_it_was_noted(tmp_path: Path) -> None:
+    with registry(tmp_path) as writer:
+        with_a_champion_and(register=2)(writer)
+    (tmp_path / "defect-lstm/numbers.json").unlink()
+    assert registry(tmp_path).next_version() == 3
+
+
 def test_the_failure_of_a_cycle_waits_once_however_often_it_is_told(tmp_path: Path) -> None:
     with registry(tmp_path) as writer:
         for _ in range(2):
