@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.cycle.config import CycleConfig
@@ -378,6 +378,7 @@ def moved(state: State, arrival: int, way: str, value: object) -> State:  # noqa
     return state.moved(getattr(cycle, way)(*(() if value is None else (value,))))
 
 
+@settings(deadline=None)  # other tests keep this machine busy
 @given(st.lists(WAY, max_size=40))
 def test_whatever_happens_numbers_rise_and_only_a_decision_uses_windows_up(
     ways: list[tuple[str, object]],

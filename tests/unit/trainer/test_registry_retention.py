@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_release_registry import model, registry, states
 
@@ -40,6 +40,7 @@ def test_each_kind_is_counted_by_itself() -> None:
 KINDS = st.sampled_from(["trained", "refused", "promoted"])
 
 
+@settings(deadline=None)  # other tests keep this machine busy
 @given(
     st.dictionaries(st.integers(1, 60), KINDS),
     st.sets(st.integers(1, 60)),
