@@ -126,18 +126,13 @@ class _Chaos:
 
     def run(self) -> int:
         """Goes on until all kills have happened; returns the number of data sets."""
-        troubles = itertools.cycle(
-            [None, self._kafka_away, None, self._redis_away, self._disk_full, self._second]
-        )
+        plain = [self._plain] * PLAIN_BETWEEN
+        troubles = [self._kafka_away, self._redis_away, self._disk_full, self._second]
+        order = itertools.cycle(itertools.chain.from_iterable((*plain, trouble) for trouble in troubles))
         for number in itertools.count(1):
-            trouble = next(troubles)
-            if trouble is None:
-                self._scene.more_windows()
-                self._live_until(self._scene.is_settled)
-            else:
-                trouble()
+            next(order)()
             self._say(f"data set {number} decided, {self._seen.kills.total()} kills")
-            if number >= self._size.cycles and self._seen.kills.total() >= self._size.kills:
+            if number >= len(troubles) * len((*plain, None)) and self._has_all_kills():
                 break
         if self._life is not None:
             self._note(self._life)

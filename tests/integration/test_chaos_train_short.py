@@ -1,4 +1,4 @@
-"""A trainer killed at the borders of its phases, with Kafka and Redis away, a full disk, a second trainer: nothing shows.
+"""A trainer killed at borders of its phases, Kafka and Redis away, a full disk, a second trainer: nothing shows.
 
 The whole run is `python -m benchmarks.chaos_train --kills 100`.
 """
