@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,20 +20,6 @@ from trainer.errors import RegistryBehindError
 from trainer.release import RegistryReader, release_topics
 
 PATIENCE_S = 20.0
-
-
-@pytest.fixture
-def plant(redis: RedisConfig) -> Iterator[Plant]:
-    plant = Plant(redis)
-    yield plant
-    plant.close()
-
-
-@pytest.fixture
-def config(redis: RedisConfig, kafka: KafkaConfig, unique: str, tmp_path: Path) -> TrainerSettings:
-    config = settings(redis, tmp_path / "registry", kafka, unique)
-    ensure_topics(kafka, release_topics(config.topics))
-    return config
 
 
 def elsewhere(config: TrainerSettings, path: Path) -> TrainerSettings:

@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from plants import Plant, casts
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
-from trainers import Clock, Life, Turns, life, settings
+from trainers import Clock, Life, Turns, life
 
-from streamer.config import KafkaConfig, RedisConfig
-from streamer.kafka import ensure_topics
 from streamer.schema import Label
 from trainer.config import TrainerSettings
 from trainer.cycle import candidate, phases
 from trainer.cycle.config import CycleConfig
 from trainer.errors import ArtifactError, AttemptFailedError
 from trainer.learn.report.training_metrics import EpochResult
-from trainer.release import Artifact, Registry, read_artifact, release_topics, write_artifact
+from trainer.release import Artifact, Registry, read_artifact, write_artifact
 
 
 @pytest.fixture
-def plant(redis: RedisConfig) -> Iterator[Plant]:
-    plant = Plant(redis)
-    yield plant
-    plant.close()
-
-
-@pytest.fixture
-def config(redis: RedisConfig, kafka: KafkaConfig, unique: str, tmp_path: Path) -> TrainerSettings:
-    config = settings(redis, tmp_path, kafka, unique)
-    config = config.model_copy(
-        update={"cycle": CycleConfig(max_attempts=3, backoff_s=100, max_backoff_s=150)}
-    )
-    ensure_topics(kafka, release_topics(config.topics))
-    return config
+def config(config: TrainerSettings) -> TrainerSettings:
+    cycle = CycleConfig(max_attempts=3, backoff_s=100, max_backoff_s=150)
+    return config.model_copy(update={"cycle": cycle})
 
 
 class Killed(BaseException):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,10 @@ import pytest
 from plants import DATA, Plant, casts
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
-from trainers import MODEL, Life, Turns, life, settings
+from trainers import MODEL, Life, Turns, life
 
-from streamer.config import KafkaConfig, RedisConfig, SensorConfig, WindowsConfig
+from streamer.config import RedisConfig, SensorConfig, WindowsConfig
 from streamer.errors import ConfigError
-from streamer.kafka import ensure_topics
 from streamer.schema import Label
 from trainer.config import TrainerSettings
 from trainer.cycle.result import CycleResult
@@ -22,22 +20,7 @@ from trainer.data.config import DatasetConfig
 from trainer.errors import InputsChangedError, NotEnoughDataError
 from trainer.learn.config import EarlyStoppingConfig, ModelSettings
 from trainer.learn.model.network import build_model
-from trainer.release import release_topics
 from trainer.release.publish.events import model_event
-
-
-@pytest.fixture
-def plant(redis: RedisConfig) -> Iterator[Plant]:
-    plant = Plant(redis)
-    yield plant
-    plant.close()
-
-
-@pytest.fixture
-def config(redis: RedisConfig, kafka: KafkaConfig, unique: str, tmp_path: Path) -> TrainerSettings:
-    config = settings(redis, tmp_path, kafka, unique)
-    ensure_topics(kafka, release_topics(config.topics))
-    return config
 
 
 def cycle(trainer: Life, plant: Plant) -> CycleResult:

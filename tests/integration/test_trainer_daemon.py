@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,20 +38,6 @@ from trainer.release import (
 
 PATIENCE_S = 20.0
 QUIET_S = 0.3
-
-
-@pytest.fixture
-def plant(redis: RedisConfig) -> Iterator[Plant]:
-    plant = Plant(redis)
-    yield plant
-    plant.close()
-
-
-@pytest.fixture
-def config(redis: RedisConfig, kafka: KafkaConfig, unique: str, tmp_path: Path) -> TrainerSettings:
-    config = settings(redis, tmp_path, kafka, unique)
-    ensure_topics(kafka, release_topics(config.topics))
-    return config
 
 
 def records(config: TrainerSettings, topic: str) -> list[Record]:

@@ -22,14 +22,13 @@ from trainers import MODEL, Process, settings
 
 from streamer.config import KafkaConfig, RedisConfig
 from streamer.embedded import EmbeddedBroker, free_port
-from streamer.kafka import ensure_topics
 from streamer.process import StopRequest
 from trainer.app import run_cycle_once
 from trainer.config import TrainerSettings
 from trainer.cycle.journal import CycleJournal
 from trainer.errors import NotEnoughDataError
 from trainer.learn.config import EarlyStoppingConfig, ModelSettings
-from trainer.release import ModelSubscriber, Registry, release_topics
+from trainer.release import ModelSubscriber, Registry
 
 PATIENCE_S = 60.0
 # Of any file: the state of a cycle and the log fit, a training does not.
@@ -56,16 +55,7 @@ def trained_for(max_epochs: int) -> ModelSettings:
 
 
 @pytest.fixture
-def plant(redis: RedisConfig) -> Iterator[Plant]:
-    plant = Plant(redis)
-    yield plant
-    plant.close()
-
-
-@pytest.fixture
-def config(redis: RedisConfig, kafka: KafkaConfig, unique: str, tmp_path: Path) -> TrainerSettings:
-    config = settings(redis, tmp_path / "registry", kafka, unique)
-    ensure_topics(kafka, release_topics(config.topics))
+def config(config: TrainerSettings, tmp_path: Path) -> TrainerSettings:
     write_config(tmp_path, config)
     return config
 
