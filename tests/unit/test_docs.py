@@ -245,7 +245,7 @@ def test_the_subscriber_of_the_readme_scores_with_a_model_from_the_topic(
     ensure_topics(kafka, release_topics(topics))
     with Producer(kafka) as producer:
         manifest, data = small_model(version=7)
-        Publisher(producer, topics).publish_model(manifest, data, ce_id="a", at=manifest.created_at)
+        Publisher(lambda: producer, topics).publish_model(manifest, data, ce_id="a", at=manifest.created_at)
         producer.flush()
     code = snippet("README.md", kafka, "casting.models", topics.models)
     command = [sys.executable, "-c", code]
