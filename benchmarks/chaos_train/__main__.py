@@ -10,23 +10,19 @@ from collections.abc import Sequence
 from benchmarks.chaos_train import __doc__ as question
 from benchmarks.chaos_train.run import Size, chaos, holds
 
-# Each trouble comes once in six data sets.
-LEAST_CYCLES = 6
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs, prints, and returns 1 unless everything holds."""
     parser = argparse.ArgumentParser(prog="benchmarks.chaos_train", description=question)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--cycles", type=int, default=LEAST_CYCLES, help="at least so many data sets")
     parser.add_argument("--seed", type=int, default=1, help="of the moments and the order of the points")
     options = parser.parse_args(arguments)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    result = chaos(Size(options.kills, max(LEAST_CYCLES, options.cycles), options.seed), say)
+    result = chaos(Size(options.kills, options.seed), say)
     result["ok"] = holds(result)
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
     return 0 if result["ok"] else 1

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ from benchmarks.chaos_train.site import Scene, Site, until
 
 # A life that is killed at random lives so long: through its start, and into a cycle.
 RANDOM_LIFE_S = (0.3, 3.0)
+# Data sets without any other trouble than kills, before each trouble.
+PLAIN_BETWEEN = 2
 # Of a life that was told where to end: then it has passed that point for this cycle.
 PATIENCE_S = 120.0
 # Sizes of files that a full disk is played with: the state does not fit, the state fits and a training does not.
@@ -31,13 +33,13 @@ class Size:
     """How much is done.
 
     Attributes:
-        kills: By SIGKILL.
-        cycles: At least so many data sets.
+        kills: By SIGKILL, at least.
+        points_left_out: Where nobody is killed; at each other point somebody is.
     """
 
     kills: int
-    cycles: int
     seed: int = 1
+    points_left_out: tuple[str, ...] = ()
 
 
 @dataclass
@@ -63,7 +65,7 @@ def chaos(size: Size, say: Say = print) -> dict[str, Any]:
         _calm(calm, num_datasets)
         result = {
             "kills": seen.kills.total(),
-            "kills_by_point": dict(seen.kills),
+            "kills_by_point": dict(sorted(seen.kills.items())),
             "cycles": scene.state().last_number,
             "datasets": num_datasets,
             "decided_once": verdict.decided_once(scene, num_datasets),
@@ -115,36 +117,41 @@ class _Chaos:
     def __init__(self, site: Site, scene: Scene, size: Size, seen: Seen, say: Say) -> None:
         self._site, self._scene, self._size, self._seen, self._say = site, scene, size, seen, say
         self._random = random.Random(size.seed)
-        self._ends = self._planned_ends()
+        self._points_left = [point for point in POINTS if point not in size.points_left_out]
+        self._random.shuffle(self._points_left)
+        self._is_random = True
         self._life: Life | None = None
         self._point: str | None = None
         self._dies_at: float | None = None
 
     def run(self) -> int:
         """Goes on until all kills have happened; returns the number of data sets."""
-        troubles = itertools.cycle(
-            [None, self._kafka_away, None, self._redis_away, self._disk_full, self._second]
-        )
+        plain = [self._plain] * PLAIN_BETWEEN
+        troubles = [self._kafka_away, self._redis_away, self._disk_full, self._second]
+        order = itertools.cycle(itertools.chain.from_iterable((*plain, trouble) for trouble in troubles))
         for number in itertools.count(1):
-            trouble = next(troubles)
-            if trouble is None:
-                self._scene.more_windows()
-                self._live_until(self._scene.is_settled)
-            else:
-                trouble()
+            next(order)()
             self._say(f"data set {number} decided, {self._seen.kills.total()} kills")
-            if number >= self._size.cycles and self._seen.kills.total() >= self._size.kills:
+            if number >= len(troubles) * len((*plain, None)) and self._has_all_kills():
                 break
         if self._life is not None:
             self._note(self._life)
             assert self._life.kill(signal.SIGTERM) == 128 + signal.SIGTERM, self._life.text[-2000:]
         return number
 
-    def _planned_ends(self) -> Iterator[str]:
-        """Each point in its turn, a random moment between two of them."""
-        points = list(POINTS)
-        self._random.shuffle(points)
-        yield from itertools.chain.from_iterable((point, "random") for point in itertools.cycle(points))
+    def _plain(self) -> None:
+        self._scene.more_windows()
+        self._live_until(self._scene.is_settled)
+
+    def _has_all_kills(self) -> bool:
+        return self._seen.kills.total() >= self._size.kills and not self._points_left
+
+    def _planned_end(self) -> str:
+        """A point that was not reached yet, or a random moment, in turns."""
+        self._is_random = not self._is_random
+        if self._is_random or not self._points_left:
+            return "random"
+        return self._points_left[0]
 
     def _live_until(self, is_done: Callable[[], bool]) -> None:
         """Lets lives come and go until it is done."""
@@ -164,8 +171,7 @@ class _Chaos:
     def _alive(self, *, calm: bool = False) -> Life:
         """The life that goes on; a new one, with its end planned, where the last one has ended."""
         if self._life is None:
-            is_over = calm or self._seen.kills.total() >= self._size.kills
-            end = "none" if is_over else next(self._ends)
+            end = "none" if calm or self._has_all_kills() else self._planned_end()
             self._point = end if end in POINTS else None
             seconds = self._random.uniform(*RANDOM_LIFE_S)
             self._dies_at = time.monotonic() + seconds if end == "random" else None
@@ -176,6 +182,8 @@ class _Chaos:
         if life.exit_code != -signal.SIGKILL:
             raise AssertionError(f"it ended by itself with {life.exit_code}: {life.text[-3000:]}")
         self._seen.kills[self._point or "random"] += 1
+        if self._point in self._points_left:
+            self._points_left.remove(self._point)
         self._note(life)
         self._life = None
 

@@ -36,6 +36,7 @@ from trainer.release.client.cloudevent import to_binary
 from trainer.release.client.metrics import SubscriberMetrics
 from trainer.release.client.results import SKIP_REASONS
 from trainer.release.publish.events import model_update
+from trainer.release.publish.publisher import Flushed
 
 AT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 # Enough for a loaded machine; a test that passes does not wait for it.
@@ -59,7 +60,7 @@ def producer(kafka: KafkaConfig) -> Iterator[Producer]:
 
 @pytest.fixture
 def publisher(producer: Producer, topics: TopicsConfig) -> Publisher:
-    return Publisher(producer, topics)
+    return Publisher(lambda: producer, topics)
 
 
 def manifest(version: int, name: str = "defect-lstm") -> Manifest:
@@ -130,8 +131,9 @@ def test_what_the_registry_decides_arrives_at_the_subscriber(
         assert subscriber.poll(QUIET_S) is None
         registry.register(model(1))
         promoted = registry.promote(1, ["median +0.1"], {"lower": 0.05})
-        assert [event.kind for event in publisher.flush_outbox(registry)] == ["trained", "promoted"]
-        assert registry.outbox() == publisher.flush_outbox(registry) == []
+        assert [event.kind for event in publisher.flush_outbox(registry).sent] == ["trained", "promoted"]
+        assert registry.outbox() == []
+        assert publisher.flush_outbox(registry) == Flushed((), 0)
         update = next_update(subscriber)
         assert (update.model_name, update.version, update.ce_id) == ("defect-lstm", 1, promoted.update_ce_id)
         assert update.data == model(1)
@@ -221,12 +223,12 @@ def test_what_a_dead_broker_did_not_take_is_sent_with_the_same_ids_when_it_is_ba
             assert subscriber.poll(QUIET_S) is None
             broker.kill()
             with pytest.raises(BrokerUnavailableError):
-                Publisher(producer, topics).flush_outbox(registry)
+                Publisher(lambda: producer, topics).flush_outbox(registry)
             assert [event.kind for event in registry.outbox()] == ["trained", "promoted"]
         broker.start()
         ensure_topics(kafka, release_topics(topics))
         with Producer(kafka) as producer:
-            Publisher(producer, topics).flush_outbox(registry)
+            Publisher(lambda: producer, topics).flush_outbox(registry)
         assert registry.outbox() == []
         (update,) = records(kafka, topics.models, 1)
         assert dict(update.headers)["ce_id"] == (promoted.update_ce_id or "").encode()
@@ -410,7 +412,7 @@ def test_a_subscriber_may_be_there_before_the_topic(
         assert subscriber.poll(0.1) is None
         assert subscriber.poll(0.1) is None
         ensure_topics(kafka, release_topics(topics))
-        publish(Publisher(producer, topics), 1, "a")
+        publish(Publisher(lambda: producer, topics), 1, "a")
         producer.flush()
         for update in subscriber:
             assert update.version == 1

@@ -18,7 +18,8 @@ from streamer.kafka import ensure_topics
 from streamer.schema import Label
 from trainer.config import TrainerSettings
 from trainer.cycle.result import CycleResult
-from trainer.errors import InputsChangedError
+from trainer.data.config import DatasetConfig
+from trainer.errors import InputsChangedError, NotEnoughDataError
 from trainer.learn.config import EarlyStoppingConfig, ModelSettings
 from trainer.learn.model.network import build_model
 from trainer.release import release_topics
@@ -162,6 +163,22 @@ def test_a_challenger_trained_on_shuffled_labels_is_refused_and_the_champion_sta
             event = trainer.registry.events()[-1]
             assert (event.kind, event.update_ce_id) == ("refused", None)
             assert any("below" in reason for reason in event.reasons)
+
+
+def test_a_cycle_that_waits_for_windows_goes_by_a_configuration_that_was_changed_meanwhile(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    plant.write(casts(range(60)))
+    small_gate = config.model_copy(update={"dataset": DatasetConfig(train_share=0.9, validation_share=0.07)})
+    with life(plant, small_gate) as trainer, pytest.raises(NotEnoughDataError):
+        trainer.daemon.run_once()
+    with life(plant, config) as trainer:
+        result = trainer.daemon.run_once()
+        assert result is not None
+        assert result.scores["num_windows"] == 24
+        ended = trainer.journal.state.cycle
+        assert ended is not None
+        assert (ended.config, ended.configuration) == (config.dataset, trainer.runner.configuration)
 
 
 def test_a_first_model_trained_on_shuffled_labels_is_refused(plant: Plant, config: TrainerSettings) -> None:

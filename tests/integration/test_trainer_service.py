@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -227,6 +228,32 @@ def test_a_server_that_is_not_there_is_waited_for_and_said_once(
     assert (
         sum(missing in line["error"].lower() for line in trainer.lines() if line["event"] == "waiting") == 1
     )
+    assert trainer.end(signal.SIGTERM) == 143
+
+
+@pytest.mark.parametrize("room", [500, 60_000])
+def test_a_disk_that_takes_no_more_is_waited_for_and_nothing_is_trained_meanwhile(
+    plant: Plant, config: TrainerSettings, start: Start, room: int
+) -> None:
+    trainer = start("run")
+    port = trainer.wait_for("http")["port"]
+    trainer.wait_for("watching")
+    unlimited = resource.prlimit(trainer.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(trainer.pid, resource.RLIMIT_FSIZE, (room, unlimited[1]))
+    plant.write(casts(range(60)))
+    said = trainer.wait_for("waiting", server="disk")
+    assert "File too large" in said["error"]
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        get(port, "readyz")
+    while "casting_trainer_write_failures_total 0.0" in (metrics := get(port, "metrics")):
+        time.sleep(0.05)
+    assert "casting_trainer_ready 0.0" in metrics
+    time.sleep(1)  # long enough for more turns
+    assert (trainer.count("epoch"), trainer.count("waiting")) == (0, 1)
+    resource.prlimit(trainer.pid, resource.RLIMIT_FSIZE, unlimited)
+    trainer.wait_for("promoted", version=1)
+    assert trainer.count("recovered") == 1
+    assert trainer.count("epoch") == 8
     assert trainer.end(signal.SIGTERM) == 143
 
 

@@ -65,7 +65,7 @@ class CycleJournal:
             log.warning("state kept in memory", error=str(exc))
 
     def freeze(self, cycle: Cycle, manifest: DatasetManifest) -> None:
-        """Keeps the frozen manifest of a cycle, and nothing of those before."""
+        """Keeps the frozen manifest of a cycle."""
         folder = self._folder_of(cycle)
         disk.make_folder(folder)
         disk.write_file(folder / "dataset.json", manifest.model_dump_json().encode())

@@ -132,6 +132,7 @@ class CycleRunner:
             AttemptFailedError: It is tried again.
         """
         self.settle()
+        self._drop_outdated()
         self._journal.clear()
         while True:
             if self._state.in_progress is None:
@@ -178,6 +179,12 @@ class CycleRunner:
         self._journal.write(self._state.begun(cycle))
         self._phases.forget()
         log.info("cycle begins", cycle=cycle.number, trigger=trigger)
+
+    def _drop_outdated(self) -> None:
+        """Gives up a cycle that still waits for windows, where the configuration was changed: it may be why."""
+        cycle = self._state.in_progress
+        if cycle is not None and cycle.phase == "waiting" and cycle.configuration != self.configuration:
+            self.abandon("the configuration was changed before its windows were chosen")
 
     def _attempt(self, reader: WindowReader, cycle: Cycle) -> None:
         """One attempt of the phase that comes next; it is counted on disk before it begins."""

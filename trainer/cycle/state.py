@@ -33,6 +33,8 @@ Ending = Literal["promoted", "refused", "failed", "abandoned"]
 FORMAT = 2
 # Of the attempts of one cycle: enough to see whether they fail alike.
 FAULTS_KEPT = 5
+# More failures in a row are more than any wait lasts, and more than a float holds.
+MAX_DOUBLINGS = 64
 
 
 class Cycle(Record):
@@ -157,9 +159,10 @@ class State(Record):
         dataset: That was frozen for it; held in Redis for as long as it is the last one.
         arrival: Label decisions on these windows after this number are news.
         arrival_before: The same before the last decision.
+        refused_configuration: With which the last decision refused; None: it promoted, or there is none.
         failures: Cycles that failed in a row.
         failing_since: When the first of them was begun.
-        retry_at: No cycle begins before, as long as the configuration is the same.
+        retry_at: No cycle begins before, as long as the configuration is the same; None once one has.
     """
 
     format: int = FORMAT
@@ -169,6 +172,7 @@ class State(Record):
     dataset: str | None = None
     arrival: int = 0
     arrival_before: int = 0
+    refused_configuration: str | None = None
     failures: int = 0
     failing_since: AwareDatetime | None = None
     retry_at: AwareDatetime | None = None
@@ -209,8 +213,7 @@ class State(Record):
         """
         if windows != (self.windows or windows) or not is_remembered:
             return 0
-        refused = self.cycle and self.cycle.ending == "refused"
-        if self.cycle and refused and self.cycle.configuration != configuration:
+        if self.refused_configuration not in (None, configuration):
             return self.arrival_before
         return self.arrival
 
@@ -221,7 +224,7 @@ class State(Record):
 
     def begun(self, cycle: Cycle) -> Self:
         """A new cycle."""
-        return self.with_(cycle=cycle, last_number=cycle.number)
+        return self.with_(cycle=cycle, last_number=cycle.number, retry_at=None)
 
     def moved(self, cycle: Cycle) -> Self:
         """The same cycle somewhere else."""
@@ -236,6 +239,7 @@ class State(Record):
             dataset=cycle.dataset,
             arrival=arrival,
             arrival_before=cycle.news_after,
+            refused_configuration=cycle.configuration if cycle.ending == "refused" else None,
             failures=0,
             failing_since=None,
             retry_at=None,
@@ -246,7 +250,7 @@ class State(Record):
         """The cycle failed: the next one waits, longer with each that fails in a row."""
         if self.cycle is None:
             return self
-        wait_s = min(config.backoff_s * 2.0**self.failures, config.max_backoff_s)
+        wait_s = min(config.backoff_s * 2.0 ** min(self.failures, MAX_DOUBLINGS), config.max_backoff_s)
         return self.with_(
             cycle=self.cycle.ended("failed", reason, now),
             failures=self.failures + 1,

@@ -14,7 +14,8 @@ from streamer.schema import Label
 from streamer.store.reading import WindowReader
 from streamer.store.retention import Retention
 from streamer.windows import Address
-from trainer.data.dataset import Dataset, DatasetManifest, freeze, keep, let_go, load
+from trainer.data.catalogue import keep, let_go
+from trainer.data.dataset import Dataset, DatasetManifest, freeze, load
 from trainer.errors import DatasetChangedError, NotEnoughDataError
 
 

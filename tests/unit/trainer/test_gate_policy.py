@@ -130,6 +130,23 @@ def test_reasons_give_the_figures_of_each_condition() -> None:
     )
 
 
+def test_checks_keep_the_figures_of_each_condition_whole() -> None:
+    x_NF, y_N, cast_N = plant(np.random.default_rng(7), 80)
+    config = GateConfig(num_bootstrap=200, min_median=-0.9, min_lower_difference=-0.05, min_first_lift=0.2)
+    refused = decide(y_N, cast_N, x_NF[:, 5], x_NF[:, 0], config)
+    assert [(check.name, check.value, check.bound, check.met) for check in refused.checks] == [
+        ("median_difference", refused.median, -0.9, True),
+        ("lower_difference", refused.lower, -0.05, False),
+    ]
+    assert not refused.promote  # one condition that is not met suffices
+    first = decide(y_N, cast_N, x_NF[:, 0], None, config)
+    assert [(check.name, check.value, check.bound, check.met) for check in first.checks] == [
+        ("first_lift", first.lower, 0.2, True)
+    ]
+    for decision in (refused, first):
+        assert tuple(check.text for check in decision.checks) == decision.reasons
+
+
 def test_a_constant_first_model_is_refused_even_without_a_margin() -> None:
     _, y_N, cast_N = plant(np.random.default_rng(8), 80)
     config = GateConfig(num_bootstrap=300, min_first_lift=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, DiskUnavailableError
 from trainer.learn.config import CheckpointConfig
 from trainer.learn.engine.checkpoint import ModelCheckpoint, load_checkpoint, save_checkpoint
 from trainer.learn.engine.early_stopping import EarlyStopping
@@ -51,7 +51,7 @@ def test_a_torn_missing_or_foreign_checkpoint_is_named(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="no-such-folder"):
+    with pytest.raises(DiskUnavailableError, match="no-such-folder"):
         save_checkpoint(tmp_path / "no-such-folder" / "last.pt", {})
 
 

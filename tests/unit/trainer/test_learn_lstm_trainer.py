@@ -9,7 +9,13 @@ from small_training import loaders, same, weights, windows
 from small_training import model as make_model
 from small_training import settings as make_settings
 
-from trainer.errors import CheckpointError, ModelInputError, NotEnoughDataError, TrainingDivergedError
+from trainer.errors import (
+    CheckpointError,
+    DiskUnavailableError,
+    ModelInputError,
+    NotEnoughDataError,
+    TrainingDivergedError,
+)
 from trainer.learn.engine.checkpoint import load_checkpoint
 from trainer.learn.engine.loader import WindowLoader
 from trainer.learn.lstm_trainer import LSTMTrainer
@@ -356,7 +362,9 @@ def test_a_run_folder_is_made_and_one_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
 
     LSTMTrainer(make_model(settings), settings, CPU).train(*loaders(), run_dir=tmp_path / "a" / "b")
-    with pytest.raises(CheckpointError, match=r"file/c: cannot make the folder of the run"):
+    with pytest.raises(
+        DiskUnavailableError, match=r"file/c: making the folder of the run failed: Not a directory"
+    ):
         LSTMTrainer(make_model(settings), settings, CPU).train(*loaders(), run_dir=tmp_path / "file" / "c")
 
     assert (tmp_path / "a" / "b" / "last.pt").exists()

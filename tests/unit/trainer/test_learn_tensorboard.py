@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from streamer.process import StopRequest
 from trainer.app import run_trainer
 from trainer.config import ModelConfig, TrainerSettings
-from trainer.errors import CheckpointError, TrainingSetupError
+from trainer.errors import DiskUnavailableError, TrainingSetupError
 from trainer.learn.config import ModelSettings
 from trainer.learn.lstm_trainer import LSTMTrainer
 from trainer.release.registry.config import RegistryConfig
@@ -111,14 +111,14 @@ def test_a_training_begun_anew_removes_the_curves_of_the_last(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "curves").write_text("a file")
 
-    with pytest.raises(CheckpointError, match=r"curves: cannot write it"):
+    with pytest.raises(DiskUnavailableError, match=r"curves: writing failed: File exists"):
         _train(tmp_path)
 
 
 # The thread in which TensorBoard writes ends with the error that it hands on.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_folder_that_is_taken_away_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"curves: cannot write it"):
+    with pytest.raises(DiskUnavailableError, match=r"curves: writing failed: No such file"):
         _train(tmp_path, on_epoch=lambda _: shutil.rmtree(tmp_path / "curves"))
     for thread in threading.enumerate():
         if type(thread).__name__ == "_AsyncWriterThread":

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from streamer.config import SensorConfig, WindowsConfig
-from trainer.errors import ArtifactError, RegistryError
+from trainer.errors import ArtifactError, DiskUnavailableError, RegistryError
 from trainer.release import DatasetInfo, Manifest, Registry, RegistryConfig, write_artifact
+from trainer.release.registry.event import Decision, ModelEvent
 
 AT = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 
@@ -38,12 +39,18 @@ def model(version: int, model_name: str = "defect-lstm") -> bytes:
     return write_artifact({"w": np.full(8, version, dtype=np.float32)}, manifest)
 
 
-def registry(path: Path, keep: int = 50) -> Registry:
-    return Registry(RegistryConfig(path=path, keep=keep), now=lambda: AT)
+def registry(path: Path, keep: int = 50, keep_refused: int = 20) -> Registry:
+    config = RegistryConfig(path=path, keep=keep, keep_refused=keep_refused)
+    return Registry(config, now=lambda: AT)
 
 
 def states(of: Registry) -> dict[int, str]:
     return {entry.version: entry.state for entry in of.models()}
+
+
+def told(event: ModelEvent) -> Decision:
+    """The decision that an event tells of."""
+    return Decision.model_validate(event.model_dump())
 
 
 def test_an_empty_registry_reads_as_empty_and_is_not_made_by_reading(tmp_path: Path) -> None:
@@ -56,11 +63,11 @@ def test_a_promoted_version_is_the_champion_and_a_refused_one_keeps_its_entry(tm
     with registry(tmp_path) as writer:
         writer.register(model(1), files={"metrics.csv": b"epoch,loss\n"})
         assert writer.champion() is None
-        assert writer.undecided() is not None
+        assert writer.undecided() == [1]
         writer.promote(1, ["good"])
         writer.register(model(2))
         writer.refuse(2, ["lower bound -0.2"], {"lower": -0.2})
-        assert writer.undecided() is None
+        assert writer.undecided() == []
     reader = registry(tmp_path)
     first, second = reader.models()
     assert (first.version, first.state, first.is_champion, first.reasons) == (1, "promoted", True, ("good",))
@@ -85,7 +92,7 @@ def test_the_outbox_holds_each_decision_until_it_is_confirmed_also_over_a_restar
         promoted = writer.promote(1)
     with registry(tmp_path) as writer:
         assert [event.kind for event in writer.outbox()] == ["trained", "promoted"]
-        assert writer.outbox()[1] == promoted
+        assert told(writer.outbox()[1]) == promoted == writer.decision(1)
         assert promoted.update_ce_id not in (None, promoted.ce_id)
         for event in writer.outbox():
             writer.confirm(event)
@@ -137,7 +144,7 @@ def test_a_model_of_another_name_or_number_is_not_registered(tmp_path: Path) -> 
 
 
 def test_old_versions_are_removed_but_never_the_champion_or_a_number_used_again(tmp_path: Path) -> None:
-    with registry(tmp_path, keep=2) as writer:
+    with registry(tmp_path, keep=2, keep_refused=2) as writer:
         for version in range(1, 6):
             writer.register(model(version))
             if version == 1:
@@ -154,13 +161,16 @@ def test_old_versions_are_removed_but_never_the_champion_or_a_number_used_again(
 @pytest.mark.parametrize(
     ("name", "torn", "read"),
     [
-        ("versions/1/model.safetensors", lambda data: data[: len(data) // 2], Registry.champion),
         ("versions/1/manifest.json", lambda data: data[: len(data) // 2], Registry.models),
         ("versions/1/manifest.json", lambda _: b"{}", Registry.models),
         ("champion.json", lambda _: b"", Registry.champion),
         ("champion.json", lambda _: b'{"version": "x"}', Registry.champion),
-        ("events.jsonl", lambda data: b"{...\n" + data, Registry.models),
+        ("events.jsonl", lambda data: b"{...\n" + data, Registry.events),
+        ("events.jsonl", lambda _: b"[]\n", Registry.open),
         ("outbox/0000000001.json", lambda data: data[:10], Registry.open),
+        ("versions/1/decision.json", lambda data: data[:10], Registry.models),
+        ("versions/1/decision.json", lambda _: b"{}", Registry.undecided),
+        ("registry.json", lambda _: b"{}", Registry.open),
     ],
 )
 def test_a_torn_file_is_named(
@@ -173,6 +183,24 @@ def test_a_torn_file_is_named(
     path.write_bytes(torn(path.read_bytes()))
     with pytest.raises(RegistryError, match=str(path)):
         read(registry(tmp_path))
+
+
+def test_a_damaged_model_file_is_named(tmp_path: Path) -> None:
+    with registry(tmp_path) as writer:
+        writer.register(model(1))
+        writer.promote(1)
+    path = tmp_path / "defect-lstm/versions/1/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ArtifactError, match=f"{path}: "):
+        registry(tmp_path).champion()
+
+
+def test_a_registry_that_a_newer_version_writes_to_is_not_opened(tmp_path: Path) -> None:
+    registry(tmp_path).open().close()
+    path = tmp_path / "defect-lstm/registry.json"
+    path.write_text(path.read_text().replace('"format":1', '"format":2'))
+    with pytest.raises(RegistryError, match=f"{path}: format 2, this version knows 1: a newer castloop"):
+        registry(tmp_path).open()
 
 
 def test_a_manifest_in_the_registry_whose_threshold_was_changed_is_named(tmp_path: Path) -> None:
@@ -200,13 +228,15 @@ def test_a_champion_whose_files_are_gone_is_named(tmp_path: Path) -> None:
         writer.promote(1)
     path = tmp_path / "defect-lstm/versions/1/model.safetensors"
     path.unlink()
-    with pytest.raises(RegistryError, match=f"{path}: reading failed: No such file"):
+    with pytest.raises(DiskUnavailableError, match=f"{path}: reading failed: No such file"):
         registry(tmp_path).champion()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RegistryError, match="file/defect-lstm: making the folder failed: Not a directory"):
+    with pytest.raises(
+        DiskUnavailableError, match="file/defect-lstm: making the folder failed: Not a directory"
+    ):
         registry(tmp_path / "file").open()
 
 
@@ -220,9 +250,11 @@ def test_what_a_kill_left_half_done_is_completed_or_never_was(tmp_path: Path) ->
     lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
     (folder / "events.jsonl").write_text(lines[0] + lines[1][:20])
     (folder / "champion.json").unlink()
+    (folder / "versions/1/decision.json").unlink()
     # Killed while the files of version 2 were written.
     (folder / "versions/2").rename(folder / "versions/.tmp-2")
     (folder / "versions/.tmp-2/model.safetensors").write_bytes(b"half")
+    (folder / "numbers.json").write_text('{"last_version": 1}')
     (folder / ".tmp-champion.json").write_text('{"ver')
 
     assert states(registry(tmp_path)) == {1: "trained"}
@@ -230,7 +262,7 @@ def test_what_a_kill_left_half_done_is_completed_or_never_was(tmp_path: Path) ->
         assert states(writer) == {1: "promoted"}
         assert writer.champion_version() == 1
         assert [event.kind for event in writer.outbox()] == ["trained", "promoted"]
-        assert writer.outbox()[1] == promoted
+        assert told(writer.outbox()[1]) == promoted == writer.decision(1)
         assert writer.events() == writer.outbox()
         assert writer.next_version() == 2
         assert not [path for path in folder.rglob("*") if path.name.startswith(".tmp-")]
@@ -242,10 +274,9 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_release_registry import model, registry
-with registry(Path(sys.argv[1]), keep=5) as writer:
-    undecided = writer.undecided()
-    if undecided:
-        writer.refuse(undecided.version, ["killed before"])
+with registry(Path(sys.argv[1]), keep=5, keep_refused=5) as writer:
+    for version in writer.undecided():
+        writer.refuse(version, ["killed before"])
     print("ready", flush=True)
     while True:
         version = writer.register(model(writer.next_version()))

@@ -86,17 +86,29 @@ def require_abreast(registry: Registry, head: Head) -> None:
 def adopt(registry: Registry, head: Head) -> None:
     """Lets a registry go on behind what the topics know, with the model in use as its champion.
 
-    What it had decided and not published is dropped: nobody is told of it any more.
+    What it had decided and not published is dropped where the topics are past it: nobody is told of it any more.
+    A second call, also after a kill in the middle of the first, completes what is left to do.
 
     Raises:
         ArtifactError: The model in the topic is damaged.
     """
     log.warning("going on behind the topics", version=head.version, registry_ended_at=registry.last_version())
     for event in registry.outbox():
-        registry.confirm(event)
-    if head.model is not None and head.model_version > registry.last_version():
-        registry.adopt(head.model)
+        if (event.version or 0) <= head.version:
+            registry.confirm(event)
+    missing = _missing_model(registry, head)
+    if missing is not None:
+        registry.adopt(missing)
     registry.raise_version(head.version, adopted=True)
+
+
+def _missing_model(registry: Registry, head: Head) -> bytes | None:
+    """The model in use where it is later than the champion here; None where its number is that of another model."""
+    version, model = head.model_version, head.model
+    if model is None or version <= (registry.champion_version() or 0):
+        return None
+    is_there = any(entry.version == version for entry in registry.models())
+    return model if not is_there or registry.model_file(version) == model else None
 
 
 def _events(records: Iterable[Record], model_name: str) -> list[CloudEvent]:

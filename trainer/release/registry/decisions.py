@@ -64,7 +64,10 @@ class Decisions:
 
     def next_seq(self) -> int:
         """The number of the next event."""
-        return max([self._last_logged(), *(int(path.stem) for path in self._outbox_files())]) + 1
+        # The pointer as well: somebody may have removed the log, and an older number would not move it.
+        pointer = self._read_pointer()
+        told = [int(path.stem) for path in self._outbox_files()]
+        return max([self._last_logged(), pointer.seq if pointer else 0, *told]) + 1
 
     def put(self, event: ModelEvent) -> None:
         """Puts an event into the outbox: from here on it has happened."""
@@ -93,9 +96,10 @@ class Decisions:
             disk.make_folder(folder)
             disk.remove_temporary(folder)
         for event in self.outbox():
-            if event.version is None or event.version in versions:
+            is_complete = event.version is None or event.version in versions
+            if is_complete:
                 self.apply(event)
-            else:
+            if not is_complete or event.is_published:
                 self.drop(event)
 
     def _append(self, line: str) -> None:

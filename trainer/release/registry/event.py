@@ -23,7 +23,7 @@ class Decision(_Record):
     Attributes:
         reasons: Why, with figures.
         ce_id: Names the event that tells of it.
-        update_ce_id: Names the model update that goes with a promotion.
+        update_ce_id: Names the model update that goes with a promotion; None if the model was published before.
     """
 
     kind: Verdict
@@ -33,9 +33,11 @@ class Decision(_Record):
     update_ce_id: str | None = None
 
     @classmethod
-    def new(cls, kind: Verdict, reasons: tuple[str, ...], at: datetime) -> Self:
+    def new(
+        cls, kind: Verdict, reasons: tuple[str, ...], at: datetime, *, is_published: bool = False
+    ) -> Self:
         """Takes a decision: it gets its ids here, once."""
-        update_id = str(uuid.uuid4()) if kind == "promoted" else None
+        update_id = str(uuid.uuid4()) if kind == "promoted" and not is_published else None
         return cls(kind=kind, reasons=reasons, at=at, ce_id=str(uuid.uuid4()), update_ce_id=update_id)
 
 
@@ -59,3 +61,8 @@ class ModelEvent(_Record):
     update_ce_id: str | None = None
     reasons: tuple[str, ...] = ()
     details: dict[str, Any] = {}
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it tells of a model that was taken in from the topic: nobody has to be told."""
+        return self.kind == "promoted" and self.update_ce_id is None

@@ -209,7 +209,8 @@ class RegistryReader:
             raise RegistryError(f"{self._numbers_file}: {exc}") from exc
 
     def _entry(self, version: int, champion: int | None) -> ModelEntry | None:
-        manifest, decision = self._versions.manifest_if_there(version), self.decision(version)
+        # In this order: a version that is removed in between has lost its manifest as well.
+        decision, manifest = self.decision(version), self._versions.manifest_if_there(version)
         if manifest is None:
             return None
         return ModelEntry(

@@ -15,7 +15,7 @@ from trainer.release.registry.config import RegistryConfig
 from trainer.release.registry.event import Decision, Kind, ModelEvent, Verdict
 from trainer.release.registry.reader import Identity, RegistryReader
 from trainer.release.registry.retention import surplus
-from trainer.release.registry.versions import MANIFEST_FILE, MODEL_FILE, TRAINING_FILE
+from trainer.release.registry.versions import DECISION_FILE, MANIFEST_FILE, MODEL_FILE, TRAINING_FILE
 
 
 class Registry(RegistryReader):
@@ -90,7 +90,7 @@ class Registry(RegistryReader):
 
         Raises:
             ArtifactError: The model file is not one.
-            RegistryError: Another name or version.
+            RegistryError: Another name or version, or a name that no file of a version may have.
             DiskUnavailableError: The disk does not take it; nothing was registered.
         """
         self._require_lock()
@@ -104,10 +104,10 @@ class Registry(RegistryReader):
         event = self._new_event("trained", version, details)
         own = {MODEL_FILE: data, MANIFEST_FILE: manifest_json(manifest).encode(), TRAINING_FILE: training}
         # Killed between the two, the version has an event and no files: `Decisions.recover` drops the event.
-        self._decisions.put(event)
         try:
+            self._decisions.put(event)
             self._versions.write(version, {**(files or {}), **own})
-        except DiskUnavailableError:
+        except (DiskUnavailableError, RegistryError):
             self._decisions.drop(event)
             raise
         self.raise_version(version)
@@ -196,24 +196,35 @@ class Registry(RegistryReader):
 
         Raises:
             ArtifactError: The model file is damaged.
-            RegistryError: It is of another model name, or there is a later version.
+            RegistryError: It is of another model name, there is another model of its version, or a later champion.
+            DiskUnavailableError: The disk does not take it; call again.
         """
         self._require_lock()
         manifest = read_artifact(data).manifest
-        version = manifest.version
-        is_there = version in self._versions.numbers() and self.model_file(version) == data
-        if manifest.model_name != self.model_name or (version <= self.last_version() and not is_there):
+        version, champion = manifest.version, self.champion_version() or 0
+        is_there = version in self._versions.numbers()
+        is_other = is_there and self.model_file(version) != data
+        if manifest.model_name != self.model_name or is_other or version < champion:
             raise RegistryError(
                 f"{self.folder}: {manifest.model_name} version {version} cannot be taken in: the registry is of "
-                f"{self.model_name} and ends at version {self.last_version()}"
+                f"{self.model_name}, its champion is version {champion}"
+                f"{', and its model of this version another' if is_other else ''}"
             )
-        decision = Decision.new("promoted", ("taken in from the topic",), self._now())
-        if not is_there:
-            files = {MODEL_FILE: data, MANIFEST_FILE: manifest_json(manifest).encode()}
-            self._versions.write(version, files)
+        # Without the id of an update: it is in the topic.
+        decision = Decision.new("promoted", ("taken in from the topic",), self._now(), is_published=True)
+        event = self._new_event("promoted", version, None, decision)
+        own = {MODEL_FILE: data, MANIFEST_FILE: manifest_json(manifest).encode()}
+        # As in `register`: killed between the two, it never was; killed later, `Decisions.recover` completes it.
+        try:
+            self._decisions.put(event)
+            if not is_there:
+                self._versions.write(version, {**own, DECISION_FILE: decision.model_dump_json().encode()})
+        except DiskUnavailableError:
+            self._decisions.drop(event)
+            raise
         self._versions.decide(version, decision)
         self.raise_version(version)
-        self._decisions.apply(self._new_event("promoted", version, None, decision))
+        self.confirm(event)
         return version
 
     def _decide_now(

@@ -1,4 +1,4 @@
-"""Parts of a cycle that need no server."""
+"""What older windows count in the training of a challenger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from trainer.cycle.runner import MS_A_DAY, recency_weights
+from trainer.cycle.challenger import MS_A_DAY, recency_weights
 
 
 def test_a_window_a_half_life_older_counts_half_and_the_mean_is_one():
