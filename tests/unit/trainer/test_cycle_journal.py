@@ -251,7 +251,7 @@ def test_what_an_older_castloop_has_counted_counts_on(
     former(tmp_path, last, in_progress=in_progress)
     state = CycleJournal(tmp_path).state
     assert state == State(last_number=last_number, arrival=arrival, arrival_before=arrival)
-    assert state.news_after("A", "casting/default", 100) == arrival
+    assert state.news_after("A", "casting/default", is_remembered=True) == arrival
 
 
 def test_a_cycle_that_an_older_castloop_had_begun_is_begun_anew_under_a_new_number(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def begun(state: State, configuration: str = "A", last_arrival: int = 10**9) -> 
         config=DatasetConfig(),
         configuration=configuration,
         windows=WINDOWS,
-        news_after=state.news_after(configuration, WINDOWS, last_arrival),
+        news_after=state.news_after(configuration, WINDOWS, is_remembered=True),
     )
     return state.begun(cycle)
 
@@ -112,10 +112,10 @@ def test_attempts_that_ended_without_a_word_name_the_phase_and_what_it_may_have_
 
 def test_a_training_that_is_begun_anew_keeps_its_attempts_so_that_it_ends_some_time() -> None:
     cycle = current(begun(State())).frozen("d1", 10).attempt("").attempt("epoch-3")
-    anew = cycle.begun_anew("of another architecture")
-    assert (anew.attempts, anew.progress, anew.faults) == (1, "", ("of another architecture",))
+    anew = cycle.begun_anew()
+    assert (anew.attempts, anew.progress, anew.faults) == (1, "", ())
     assert anew.attempt("").attempts == 2
-    assert anew.attempt("").begun_anew("again").attempt("").attempts == 3
+    assert anew.attempt("").begun_anew().attempt("").attempts == 3
 
 
 @pytest.mark.parametrize(
@@ -181,36 +181,36 @@ def test_what_the_topics_know_of_moves_the_numbers_on_and_never_back() -> None:
 def test_the_windows_of_a_decided_cycle_are_used_up() -> None:
     for kind in ("promoted", "refused"):
         state = run(State(), kind, 100)  # type: ignore[arg-type]  # mypy does not see the two words
-        assert state.news_after("A", WINDOWS, 150) == 100
+        assert state.news_after("A", WINDOWS, is_remembered=True) == 100
 
 
 def test_the_windows_of_a_cycle_that_failed_or_was_abandoned_stay_news() -> None:
     state = run(State(), "promoted", 100)
     frozen = begun(state).moved(current(begun(state)).frozen("d2", 150))
-    assert frozen.failed("it broke", AT, BACKOFF).news_after("A", WINDOWS, 150) == 100
-    assert frozen.abandoned("its rows are gone", AT).news_after("A", WINDOWS, 150) == 100
-    assert frozen.news_after("A", WINDOWS, 150) == 100
+    assert frozen.failed("it broke", AT, BACKOFF).news_after("A", WINDOWS, is_remembered=True) == 100
+    assert frozen.abandoned("its rows are gone", AT).news_after("A", WINDOWS, is_remembered=True) == 100
+    assert frozen.news_after("A", WINDOWS, is_remembered=True) == 100
 
 
 def test_refused_windows_are_news_again_to_another_configuration() -> None:
     state = run(run(State(), "promoted", 100), "refused", 150)
-    assert state.news_after("A", WINDOWS, 150) == 150
-    assert state.news_after("B", WINDOWS, 150) == 100
+    assert state.news_after("A", WINDOWS, is_remembered=True) == 150
+    assert state.news_after("B", WINDOWS, is_remembered=True) == 100
 
 
 def test_windows_refused_twice_in_a_row_are_news_to_a_third_configuration() -> None:
     state = run(run(State(), "promoted", 100), "refused", 150)
     state = run(state, "refused", 160, "B")
-    assert state.news_after("B", WINDOWS, 170) == 160
-    assert state.news_after("C", WINDOWS, 170) == 100
+    assert state.news_after("B", WINDOWS, is_remembered=True) == 160
+    assert state.news_after("C", WINDOWS, is_remembered=True) == 100
     # With the same configuration twice, only the windows of the second one are judged anew.
     state = run(run(run(State(), "promoted", 100), "refused", 150), "refused", 160)
-    assert state.news_after("B", WINDOWS, 170) == 150
+    assert state.news_after("B", WINDOWS, is_remembered=True) == 150
 
 
 def test_windows_of_a_promotion_are_not_news_to_another_configuration() -> None:
     state = run(run(State(), "refused", 100), "promoted", 150, "B")
-    assert state.news_after("C", WINDOWS, 150) == 150
+    assert state.news_after("C", WINDOWS, is_remembered=True) == 150
 
 
 @pytest.mark.parametrize(
@@ -227,24 +227,24 @@ def test_refused_windows_stay_news_when_the_cycle_of_the_other_configuration_com
 ) -> None:
     refused = run(run(State(), "promoted", 100), "refused", 150)
     state = come_to_nothing(begun(refused, "B"))
-    assert state.news_after("B", WINDOWS, 150) == 100
-    assert state.news_after("A", WINDOWS, 150) == 150
+    assert state.news_after("B", WINDOWS, is_remembered=True) == 100
+    assert state.news_after("A", WINDOWS, is_remembered=True) == 150
     # The same if the cycle that came to nothing had the configuration that had refused.
-    assert come_to_nothing(begun(refused, "A")).news_after("B", WINDOWS, 150) == 100
+    assert come_to_nothing(begun(refused, "A")).news_after("B", WINDOWS, is_remembered=True) == 100
 
 
 def test_all_windows_of_another_namespace_are_news() -> None:
     state = run(State(), "promoted", 100)
-    assert state.news_after("A", "other/default", 150) == 0
-    assert state.news_after("A", "casting/short", 150) == 0
+    assert state.news_after("A", "other/default", is_remembered=True) == 0
+    assert state.news_after("A", "casting/short", is_remembered=True) == 0
     # Which were read is not known from an older version: the number counts.
-    assert State(arrival=100).news_after("A", WINDOWS, 150) == 100
+    assert State(arrival=100).news_after("A", WINDOWS, is_remembered=True) == 100
 
 
-def test_all_windows_are_news_when_they_are_counted_from_the_beginning_again() -> None:
+def test_all_windows_are_news_when_redis_has_forgotten_the_data_set_of_the_last_decision() -> None:
     state = run(State(), "promoted", 100)
-    assert state.news_after("A", WINDOWS, 99) == 0
-    assert state.news_after("A", WINDOWS, 100) == 100
+    assert state.news_after("A", WINDOWS, is_remembered=False) == 0
+    assert state.news_after("A", WINDOWS, is_remembered=True) == 100
 
 
 # Failures
@@ -346,7 +346,7 @@ WAY = st.one_of(
     st.tuples(st.just("attempt"), TEXT),
     st.tuples(st.just("uncounted"), st.none()),
     st.tuples(st.just("faulted"), TEXT),
-    st.tuples(st.just("begun_anew"), TEXT),
+    st.tuples(st.just("begun_anew"), st.none()),
     st.tuples(st.just("frozen"), st.integers(0, 20)),
     st.tuples(st.just("trained"), st.integers(1, 9)),
     st.tuples(st.sampled_from(["promoted", "refused", "published", "told"]), st.none()),
@@ -395,7 +395,9 @@ def test_whatever_happens_numbers_rise_and_only_a_decision_uses_windows_up(
         assert state.cycle is None or state.cycle.number <= state.last_number
         if way not in ("promoted", "refused"):
             assert (state.arrival, state.arrival_before) == (before.arrival, before.arrival_before)
-            assert state.news_after("A", WINDOWS, arrival) == before.news_after("A", WINDOWS, arrival)
+            assert state.news_after("A", WINDOWS, is_remembered=True) == before.news_after(
+                "A", WINDOWS, is_remembered=True
+            )
         assert state.arrival_before <= state.arrival <= arrival
         assert (state.failures == 0) == (state.failing_since is None)
         assert state.cycle is None or state.cycle.attempts >= 0

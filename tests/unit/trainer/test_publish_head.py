@@ -9,6 +9,7 @@ from test_registry_decisions import Killed, killed_at, seen, with_a_champion_and
 from test_release_registry import model, registry, states
 
 from trainer.errors import ArtifactError, RegistryBehindError
+from trainer.release import Registry
 from trainer.release.publish.head import Head, adopt, require_abreast
 
 # The topics know of version 9, which was refused; version 7 is in use.
@@ -26,8 +27,20 @@ def test_a_registry_abreast_of_the_topics_or_ahead_of_them_may_publish(tmp_path:
     with registry(tmp_path) as writer:
         require_abreast(writer, Head())
         with_a_champion_and(register=2)(writer)
-        for version in (0, 1, 2):
-            require_abreast(writer, Head(version=version, model=model(1), model_version=1))
+        for version in (1, 2):
+            require_abreast(writer, Head(version=version, ids=told(writer, version)))
+
+
+def told(writer: Registry, version: int) -> frozenset[str]:
+    """What the topics have of a version once it was published from here."""
+    return frozenset(event.ce_id for event in writer.events() if event.version == version)
+
+
+def test_a_version_that_another_registry_has_told_of_is_refused_as_well(tmp_path: Path) -> None:
+    with registry(tmp_path) as writer:
+        with_a_champion_and(register=2)(writer)
+        with pytest.raises(RegistryBehindError, match="version 2 on the topics is not the one that it holds"):
+            require_abreast(writer, Head(version=2, ids=frozenset(["of another registry"])))
 
 
 def test_a_registry_behind_the_topics_is_refused_with_the_mend(tmp_path: Path) -> None:
@@ -35,7 +48,7 @@ def test_a_registry_behind_the_topics_is_refused_with_the_mend(tmp_path: Path) -
     with registry(tmp_path) as writer, pytest.raises(RegistryBehindError) as told:
         require_abreast(writer, AHEAD)
     assert str(told.value) == (
-        f"{tmp_path}/defect-lstm: it ends at version 2 of defect-lstm, the topics know of version 9: it was restored "
+        f"{tmp_path}/defect-lstm: it ends at version 2, the topics know of version 9 of defect-lstm: it was restored "
         "from an older copy, or is another folder. Point registry.path to the right one, or start once with --adopt "
         "to go on behind version 9"
     )
@@ -112,9 +125,9 @@ def test_topics_that_know_of_no_model_give_numbers_only(tmp_path: Path) -> None:
 def test_a_registry_ahead_of_the_topics_keeps_its_champion_and_its_outbox(tmp_path: Path) -> None:
     restored(tmp_path)
     before = seen(tmp_path)
-    for head in (Head(), Head(version=2, model=model(1), model_version=1)):
+    for version in (0, 2):
         with registry(tmp_path) as writer:
-            adopt(writer, head)
+            adopt(writer, Head(version=version, ids=told(writer, version), model=model(1), model_version=1))
         assert seen(tmp_path) == before
 
 

@@ -70,17 +70,21 @@ def require_abreast(registry: Registry, head: Head) -> None:
     Raises:
         RegistryBehindError: The message says how to go on.
     """
-    if head.version > registry.last_version():
-        fault = f"it ends at version {registry.last_version()}, the topics know of version {head.version}"
-    elif head.version > registry.adopted_version() and not registry.has_told(head.version, head.ids):
-        fault = f"version {head.version} on the topics is not the one that it holds"
-    else:
-        return
-    raise RegistryBehindError(
-        f"{registry.folder}: {fault} of {registry.model_name}: it was restored from an older copy, or is another "
-        f"folder. Point registry.path to the right one, or start once with --adopt to go on behind version "
-        f"{head.version}"
-    )
+    if fault := _fault(registry, head):
+        raise RegistryBehindError(
+            f"{registry.folder}: {fault} of {registry.model_name}: it was restored from an older copy, or is another "
+            "folder. Point registry.path to the right one, or start once with --adopt to go on behind version "
+            f"{head.version}"
+        )
+
+
+def _fault(registry: Registry, head: Head) -> str | None:
+    last = registry.last_version()
+    if head.version > last:
+        return f"it ends at version {last}, the topics know of version {head.version}"
+    if head.version > registry.adopted_version() and not registry.has_told(head.version, head.ids):
+        return f"version {head.version} on the topics is not the one that it holds"
+    return None
 
 
 def adopt(registry: Registry, head: Head) -> None:
@@ -92,6 +96,8 @@ def adopt(registry: Registry, head: Head) -> None:
     Raises:
         ArtifactError: The model in the topic is damaged.
     """
+    if _fault(registry, head) is None:
+        return
     log.warning("going on behind the topics", version=head.version, registry_ended_at=registry.last_version())
     for event in registry.outbox():
         if (event.version or 0) <= head.version:

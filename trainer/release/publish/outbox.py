@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import structlog
 
-from trainer.errors import RegistryBehindError
 from trainer.release.publish.head import Head, adopt, require_abreast
 from trainer.release.publish.publisher import Flushed, Publisher
 from trainer.release.registry.registry import Registry
@@ -47,12 +46,9 @@ class Outbox:
             BrokerUnavailableError: They cannot be read now.
         """
         head = self._read_head()
-        try:
-            require_abreast(self._registry, head)
-        except RegistryBehindError:
-            if not self._adopts:
-                raise
+        if self._adopts:
             adopt(self._registry, head)
+        require_abreast(self._registry, head)
         self._is_compared = True
         return head
 
