@@ -25,6 +25,8 @@ RUN if [ -n "$TORCH_INDEX" ]; then \
     fi \
     && pip install --constraint constraints.txt '.[train]'
 COPY configs configs
+# The path of the file goes from /app/configs, where this user must not write.
+ENV CASTING_REGISTRY__PATH=/var/lib/castloop/registry
 USER castloop
 VOLUME /var/lib/castloop
 EXPOSE 9102

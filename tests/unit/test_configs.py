@@ -42,3 +42,9 @@ def test_streamer_and_trainer_of_one_folder_name_the_same_data(folder: str) -> N
     trainer = load_settings(TrainerSettings, CONFIGS / folder / "trainer.yaml")
     assert trainer.topics == streamer.topics
     assert trainer.redis.namespace == streamer.redis.namespace
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if Path(name).name == "trainer.yaml"])
+def test_models_go_into_the_folder_that_git_ignores(name: str) -> None:
+    settings = load_settings(TrainerSettings, CONFIGS / name)
+    assert settings.registry.path.resolve() == CONFIGS.parent / "registry"

@@ -285,3 +285,20 @@ def test_the_training_of_the_docs_runs() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert re.fullmatch(r"[123] [01]\.\d+\n", done.stdout), done.stderr
+
+
+def test_the_tree_of_the_packages_names_every_module_and_no_other() -> None:
+    tree = TEXTS["docs/architecture.md"].partition("## Packages")[2].split("```")[1]
+    named: list[str] = []
+    for line in tree.strip().splitlines():
+        folder, modules, *_ = re.split(r" {2,}", line)
+        named += [folder, *(f"{folder}{module}.py" for module in modules.split(" "))]
+    there = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("streamer", "trainer")
+        for path in (ROOT / package).rglob("*.py")
+        if not path.name.startswith("__")
+    }
+    folders = {f"{Path(module).parent.as_posix()}/" for module in there}
+    assert set(named) == there | folders
+    assert len([name for name in named if name.endswith(".py")]) == len(there)

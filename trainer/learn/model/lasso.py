@@ -2,8 +2,9 @@
 
 Most sensors have nothing to do with a given defect. The lasso (Tibshirani 1996) keeps few of them, where squared
 penalties keep all: with forty sensors and one that matters, it ranked the test part of `benchmarks.faults` at 0.87
-and a squared penalty at 0.72. Its strength is chosen by cross-validation over stretches of the windows, as they
-are handed out: in time, so that the windows of a cast stay together, unless a loader shuffles them.
+and a squared penalty at 0.72. Its strength is chosen by cross-validation over stretches of the windows, in the
+order in which the loader hands them out. A data set hands them out by cast id, then by start: the windows of a cast
+stay together, and the stretches follow time only where cast ids do.
 
 Shapes: N windows, S columns, of which the first is the intercept and is not penalised.
 """
