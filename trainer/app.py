@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
-from streamer.errors import CastingError
+from streamer.errors import CastingError, UnavailableError
 from streamer.http import Health, HttpServer
 from streamer.kafka import Producer, ensure_topics
 from streamer.metrics import exposition
@@ -45,6 +47,8 @@ log = structlog.get_logger()
 MAX_SILENCE_S = 1_800.0
 # Smaller: Redis is asked more often. Larger: the answer of the running trainer is seen later.
 ASK_S = 0.5
+# Smaller: the lock is tried more often. Larger: a `once` goes on later when the one before it has ended.
+ASK_AGAIN_S = 5.0
 
 
 def run_trainer(
@@ -77,14 +81,23 @@ def run_cycle_once(
     Raises:
         NotEnoughDataError: The windows do not suffice; the message says what is missing.
         AskedCycleError: The trainer that runs could not do it; the message says why.
+        StoppedError: Stopped while a server, or the other trainer, was still awaited.
     """
-    try:
-        with _built(settings, model_settings, stop) as parts:
-            parts.daemon.compare()
-            return parts.daemon.run_cycle(parts.open_reader(), "manual")
-    except (RegistryLockedError, LeaseTakenError) as exc:
-        log.info("a trainer runs already: it is asked for the cycle", found=str(exc))
-        return _ask(settings, stop)
+    request_id, said = uuid.uuid4().hex, False
+    while True:
+        try:
+            with _built(settings, model_settings, stop) as parts:
+                parts.daemon.compare()
+                return parts.daemon.run_cycle(parts.open_reader(), "manual")
+        except (RegistryLockedError, LeaseTakenError) as exc:
+            if not said:
+                log.info("a trainer runs already: it is asked for the cycle", found=str(exc))
+                said = True
+        # After a while it is looked again: what ran may have been another `once`, or have ended.
+        if told := _ask(settings, request_id, stop):
+            if "result" not in told:
+                raise AskedCycleError(f"the running trainer answered: {told.get('error')}")
+            return CycleResult.model_validate(told["result"])
 
 
 class AskedCycleError(CastingError):
@@ -230,20 +243,25 @@ class _Told:
         self._metrics.on_ended(cycle)
 
 
-def _ask(settings: TrainerSettings, stop: StopRequest) -> CycleResult | None:
-    """Asks the running trainer for a cycle, and waits for what it comes to."""
-    request_id = uuid.uuid4().hex
-    client = connect(settings.redis)
-    requests = CycleRequests(client, Keys(settings.redis.namespace), settings.registry.model_name)
-    try:
-        while (answer := requests.take_answer(request_id)) is None and not stop.wait(ASK_S):
-            requests.ask(request_id)
-        requests.withdraw(request_id)
-    finally:
-        client.close()
-    if answer is None:
-        raise StoppedError("stopped while waiting for the running trainer")
-    told = json.loads(answer)
-    if "result" not in told:
-        raise AskedCycleError(f"the running trainer answered: {told.get('error')}")
-    return CycleResult.model_validate(told["result"])
+def _ask(settings: TrainerSettings, request_id: str, stop: StopRequest) -> dict[str, Any] | None:
+    """Asks the running trainer for a cycle; what it came to, None if there is no answer yet.
+
+    Raises:
+        StoppedError: The request is withdrawn.
+    """
+    with closing(connect(settings.redis)) as client:
+        requests = CycleRequests(client, Keys(settings.redis.namespace), settings.registry.model_name)
+        until = time.monotonic() + ASK_AGAIN_S
+        while time.monotonic() < until:
+            try:
+                if (answer := requests.take_answer(request_id)) is not None:
+                    requests.withdraw(request_id)
+                    return dict(json.loads(answer))
+                requests.ask(request_id)
+                if stop.wait(ASK_S):
+                    requests.withdraw(request_id)
+            except UnavailableError as exc:
+                log.warning("waiting", server="redis", error=str(exc))
+            if stop():
+                raise StoppedError("stopped while waiting for the running trainer")
+    return None

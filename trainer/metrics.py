@@ -69,10 +69,14 @@ class TrainerMetrics:
             "casting_trainer_unpublished_events", "Decisions not yet acknowledged by Kafka."
         )
         self.refused_events = gauge(
-            "casting_trainer_refused_events", "Of these, those that Kafka does not take as they are."
+            "casting_trainer_refused_events",
+            "Of these, those that cannot go: too large for Kafka, or files that cannot be read.",
         )
         self.training = gauge("casting_trainer_cycle_in_progress", "1 while a cycle runs.")
-        self.ready = gauge("casting_trainer_ready", "1 while Redis, the lease and the registry can be used.")
+        self.ready = gauge(
+            "casting_trainer_ready",
+            "1 while Redis, lease and disk can be used, and windows fit the champion.",
+        )
         self.train_loss = gauge("casting_trainer_train_loss", "Of the last epoch.")
         self.val_loss = gauge("casting_trainer_validation_loss", "Of the last epoch.")
         self.val_auc_pr = gauge("casting_trainer_validation_auc_pr", "Of the last epoch.")
@@ -106,7 +110,7 @@ class TrainerMetrics:
         )
         self.cycle_seconds = Histogram(
             "casting_trainer_cycle_seconds",
-            "From the freeze of the data set to the decision.",
+            "From the beginning of a cycle to its decision.",
             registry=self.registry,
             buckets=(5, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 14_400),
         )

@@ -17,13 +17,13 @@ from benchmarks.chaos_train.site import Scene, Site, until
 
 # A life that is killed at random lives so long: through its start, and into a cycle.
 RANDOM_LIFE_S = (0.3, 3.0)
-# Data sets without any other trouble than kills, before each trouble.
-PLAIN_BETWEEN = 2
 # Of a life that was told where to end: then it has passed that point for this cycle.
 PATIENCE_S = 120.0
 # Sizes of files that a full disk is played with: the state does not fit, the state fits and a training does not.
 FULL_AT_BYTES = (500, 100_000)
 AWAY_S = 2.0
+# What happens beside kills, by what must hold of it.
+TROUBLES = ("trained_without_kafka", "redis_came_back", "disk_full_recovered", "second_trainer_refused")
 
 Say = Callable[[str], None]
 
@@ -34,12 +34,16 @@ class Size:
 
     Attributes:
         kills: By SIGKILL, at least.
-        points_left_out: Where nobody is killed; at each other point somebody is.
+        points: Where somebody is killed, beside random moments.
+        troubles: What else happens.
+        plain_between: Data sets without any other trouble than kills, before each of these.
     """
 
     kills: int
     seed: int = 1
-    points_left_out: tuple[str, ...] = ()
+    points: tuple[str, ...] = POINTS
+    troubles: tuple[str, ...] = TROUBLES
+    plain_between: int = 2
 
 
 @dataclass
@@ -49,10 +53,7 @@ class Seen:
     kills: Counter[str] = field(default_factory=Counter)
     most_attempts: int = 0
     epochs: int = 0
-    trained_without_kafka: bool = False
-    redis_came_back: bool = False
-    disk_full_recovered: bool = True
-    second_trainer_refused: bool = False
+    held: dict[str, bool] = field(default_factory=dict)
 
 
 def chaos(size: Size, say: Say = print) -> dict[str, Any]:
@@ -75,10 +76,7 @@ def chaos(size: Size, say: Say = print) -> dict[str, Any]:
             "models_published": len(set(verdict.published(scene))),
             "most_attempts": seen.most_attempts,
             "max_attempts": scene.settings.cycle.max_attempts,
-            "trained_without_kafka": seen.trained_without_kafka,
-            "redis_came_back": seen.redis_came_back,
-            "disk_full_recovered": seen.disk_full_recovered,
-            "second_trainer_refused": seen.second_trainer_refused,
+            **seen.held,
         }
         for each in (scene, calm):
             each.close()
@@ -117,7 +115,7 @@ class _Chaos:
     def __init__(self, site: Site, scene: Scene, size: Size, seen: Seen, say: Say) -> None:
         self._site, self._scene, self._size, self._seen, self._say = site, scene, size, seen, say
         self._random = random.Random(size.seed)
-        self._points_left = [point for point in POINTS if point not in size.points_left_out]
+        self._points_left = list(size.points)
         self._random.shuffle(self._points_left)
         self._is_random = True
         self._life: Life | None = None
@@ -126,13 +124,21 @@ class _Chaos:
 
     def run(self) -> int:
         """Goes on until all kills have happened; returns the number of data sets."""
-        plain = [self._plain] * PLAIN_BETWEEN
-        troubles = [self._kafka_away, self._redis_away, self._disk_full, self._second]
-        order = itertools.cycle(itertools.chain.from_iterable((*plain, trouble) for trouble in troubles))
-        for number in itertools.count(1):
-            next(order)()
+        make = {
+            "trained_without_kafka": self._kafka_away,
+            "redis_came_back": self._redis_away,
+            "disk_full_recovered": self._disk_full,
+            "second_trainer_refused": self._second,
+        }
+        plain = ["plain"] * self._size.plain_between
+        names = [name for trouble in self._size.troubles for name in (*plain, trouble)]
+        for number, name in enumerate(itertools.cycle(names), start=1):
+            if name == "plain":
+                self._plain()
+            else:
+                self._seen.held[name] = make[name]() and self._seen.held.get(name, True)
             self._say(f"data set {number} decided, {self._seen.kills.total()} kills")
-            if number >= len(troubles) * len((*plain, None)) and self._has_all_kills():
+            if number >= len(names) and self._has_all_kills():
                 break
         if self._life is not None:
             self._note(self._life)
@@ -216,17 +222,18 @@ class _Chaos:
             self._life.kill()
             self._bury_quietly(self._life)
 
-    def _kafka_away(self) -> None:
+    def _kafka_away(self) -> bool:
         self._rest()
         self._site.broker.proxy.refuse(True)
         self._scene.more_windows()
         decided = until(self._scene.is_decided)
-        self._seen.trained_without_kafka = decided and bool(self._scene.reader.outbox())
+        trained = decided and bool(self._scene.reader.outbox())
         self._let_go()  # killed with its outbox full
         self._site.broker.proxy.refuse(False)
         self._live_until(self._scene.is_settled)
+        return trained
 
-    def _redis_away(self) -> None:
+    def _redis_away(self) -> bool:
         life = self._rest()
         self._scene.more_windows()
         until(lambda: life.count("epoch") > 0)
@@ -234,10 +241,12 @@ class _Chaos:
         time.sleep(AWAY_S)
         self._site.redis.start()
         self._live_until(self._scene.is_settled)
-        self._seen.redis_came_back = life.is_alive
+        came_back = life.is_alive
         self._let_go()
+        return came_back
 
-    def _disk_full(self) -> None:
+    def _disk_full(self) -> bool:
+        held = True
         for num_bytes in FULL_AT_BYTES:
             life = self._rest()
             life.limit_files(num_bytes)
@@ -246,22 +255,23 @@ class _Chaos:
             told = until(lambda life=life: life.count("waiting", server="disk") > 0)
             time.sleep(AWAY_S)
             stood = life.is_alive and life.count("epoch") == epochs and not self._scene.is_decided()
-            self._seen.disk_full_recovered &= told and stood
+            held &= told and stood
             if num_bytes != FULL_AT_BYTES[-1]:
                 self._let_go()  # killed on a full disk
         life.limit_files(None)
         self._live_until(self._scene.is_settled)
-        self._seen.disk_full_recovered &= life.is_alive
+        held &= life.is_alive
         self._let_go()
+        return held
 
-    def _second(self) -> None:
-        first = self._rest()
-        second = Life(
-            self._scene.other_config() if not self._seen.second_trainer_refused else self._scene.config
-        )
-        code = second.wait(PATIENCE_S)
-        refused = code == 1 and ("stop that trainer" in second.text or "another trainer" in second.text)
-        self._seen.second_trainer_refused = refused and first.is_alive
+    def _second(self) -> bool:
+        first, refused = self._rest(), True
+        for config in (self._scene.other_config(), self._scene.config):  # another folder, and the same one
+            second = Life(config)
+            code = second.wait(PATIENCE_S)
+            refused &= code == 1 and ("stop that trainer" in second.text or "another trainer" in second.text)
+        refused &= first.is_alive
         self._scene.more_windows()
         self._live_until(self._scene.is_settled)
         self._let_go()
+        return refused

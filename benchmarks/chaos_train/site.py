@@ -99,7 +99,7 @@ class Scene:
         self.config = self._write(self.folder, self.settings)
         self._client = connect(self.settings.redis)
         self._plant = StoredPlant(self._client, name, DATA, SPEC, num_steps=CAST_STEPS)
-        self._num_casts = 0
+        self._num_casts = self._num_others = 0
         self.reader = RegistryReader(self.settings.registry)
 
     def more_windows(self) -> None:
@@ -109,7 +109,8 @@ class Scene:
 
     def other_config(self) -> Path:
         """Of the same model, with a registry of its own."""
-        folder = self.folder / "other"
+        self._num_others += 1
+        folder = self.folder / f"other-{self._num_others}"
         registry = self.settings.registry.model_copy(update={"path": folder / "registry"})
         return self._write(folder, self.settings.model_copy(update={"registry": registry}))
 

@@ -21,7 +21,8 @@ from streamer.store.pending import PendingLabels
 from streamer.store.requests import CycleRequests
 from streamer.store.retention import Retention
 from streamer.store.summary import summarise
-from trainer.data.dataset import freeze, keep, let_go, load
+from trainer.data.catalogue import keep, let_go
+from trainer.data.dataset import freeze, load
 
 
 class ClusterNode(EmbeddedRedis):

@@ -163,7 +163,8 @@ def die_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, when: str,
 
 # The state is written when a cycle begins, with each attempt and at the end of each phase: eight times.
 KILLS = [
-    *((CycleJournal, "write", when, nth) for nth in range(1, 9) for when in ("before", "after")),
+    (CycleJournal, "write", "before", 1),
+    *((CycleJournal, "write", "after", nth) for nth in range(1, 9)),
     (CycleJournal, "freeze", "before", 1),
     (CycleJournal, "freeze", "after", 1),
     (Registry, "register", "before", 1),

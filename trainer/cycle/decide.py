@@ -70,10 +70,16 @@ def result_of(
     manifest: Manifest,
     training: TrainingSummary,
     decided: Decision,
-    gate: GateDecision | None,
+    gate: GateDecision,
+    *,
+    champion: int | None,
 ) -> CycleResult:
-    """What a cycle came to."""
-    champion = None if gate is None or gate.champion is None else dataclasses.asdict(gate.champion)
+    """What a cycle came to.
+
+    Args:
+        champion: The version that served meanwhile.
+    """
+    champion_scores = None if gate.champion is None else dataclasses.asdict(gate.champion)
     return CycleResult(
         number=cycle.number,
         trigger=cycle.trigger,
@@ -86,10 +92,11 @@ def result_of(
         decision=decided.kind,
         reasons=decided.reasons,
         scores=manifest.scores,
-        champion_scores=champion,
+        champion=champion,
+        champion_scores=champion_scores,
         baselines=manifest.baselines,
         baseline_gap=manifest.baseline_gap,
-        checks=() if gate is None else gate.checks,
+        checks=gate.checks,
     )
 
 

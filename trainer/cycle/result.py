@@ -29,6 +29,7 @@ class CycleResult(Record):
         seconds: From the start of the cycle to the decision, with any time between a kill and the restart.
         epochs: None if the version was registered by an older castloop, which did not say.
         scores: Of the challenger on the gate windows.
+        champion: The version that it was held against, None without one.
         champion_scores: Of the champion on the same windows, None without one or if it cannot score.
         baselines: Scores of simple models, fitted on the same training part, on the same windows.
         baseline_gap: AUC-ROC of the challenger less that of the better baseline.
@@ -46,6 +47,7 @@ class CycleResult(Record):
     decision: Literal["promoted", "refused"]
     reasons: tuple[str, ...]
     scores: dict[str, float]
+    champion: int | None = None
     champion_scores: dict[str, float] | None
     baselines: dict[str, dict[str, float]] = {}
     baseline_gap: float | None = None

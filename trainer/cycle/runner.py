@@ -53,7 +53,7 @@ log = structlog.get_logger()
 
 # Whoever meets these ends or waits; the attempt does not count.
 FROM_OUTSIDE = (UnavailableError, LeaseTakenError, CycleStoppedError)
-# A person decides: the process ends with the message.
+# A person decides: the process ends with the message, as often as it is started before that.
 FOR_A_PERSON = (ConfigError, TrainingSetupError, RegistryBehindError)
 # The same weights, the same windows and the same seed give the same again.
 FOR_GOOD = (TrainingDivergedError, ModelInputError)
@@ -132,9 +132,11 @@ class CycleRunner:
             AttemptFailedError: It is tried again.
         """
         self.settle()
-        self._drop_outdated()
+        self._drop_outdated(reader)
         self._journal.clear()
         while True:
+            if self._is_before_the_freeze():
+                self._require_inputs(reader)
             if self._state.in_progress is None:
                 self._begin(reader, trigger)
             while (cycle := self._state.in_progress) is not None:
@@ -164,9 +166,6 @@ class CycleRunner:
         return self._journal.state
 
     def _begin(self, reader: WindowReader, trigger: Trigger) -> None:
-        champion = self._registry.champion_version()
-        if champion is not None and not self._accept_new_inputs:
-            require_same_inputs(self._registry.manifest(champion), ModelInputs.of(reader.data, reader.spec))
         cycle = Cycle(
             number=self._state.last_number + 1,
             trigger=trigger,
@@ -180,11 +179,21 @@ class CycleRunner:
         self._phases.forget()
         log.info("cycle begins", cycle=cycle.number, trigger=trigger)
 
-    def _drop_outdated(self) -> None:
+    def _drop_outdated(self, reader: WindowReader) -> None:
         """Gives up a cycle that still waits for windows, where the configuration was changed: it may be why."""
         cycle = self._state.in_progress
-        if cycle is not None and cycle.phase == "waiting" and cycle.configuration != self.configuration:
+        today = (self.configuration, windows_of(reader))
+        if cycle and cycle.phase == "waiting" and (cycle.configuration, cycle.windows) != today:
             self.abandon("the configuration was changed before its windows were chosen")
+
+    def _is_before_the_freeze(self) -> bool:
+        cycle = self._state.in_progress
+        return cycle is None or cycle.phase == "waiting"
+
+    def _require_inputs(self, reader: WindowReader) -> None:
+        champion = self._registry.champion_version()
+        if champion is not None and not self._accept_new_inputs:
+            require_same_inputs(self._registry.manifest(champion), ModelInputs.of(reader.data, reader.spec))
 
     def _attempt(self, reader: WindowReader, cycle: Cycle) -> None:
         """One attempt of the phase that comes next; it is counted on disk before it begins."""
@@ -216,24 +225,31 @@ class CycleRunner:
         except Exception as exc:  # noqa: BLE001 - counted, told, and raised again until its attempts are used up
             self._fault(counted, exc)
         else:
-            self._reach(moved)
+            self._reach(counted, moved)
 
-    def _reach(self, moved: Cycle) -> None:
-        """The cycle is in its next phase, or decided."""
+    def _reach(self, counted: Cycle, moved: Cycle) -> None:
+        """The cycle is in its next phase, or decided: under today's configuration, whatever it was begun with."""
+        state = self._state.moved(moved)
         if moved.is_over:
-            self._end(self._state.decided(moved))
-        else:
-            self._journal.write(self._state.moved(moved))
+            state = self._state.decided(moved.with_(configuration=self.configuration))
+        try:
+            self._journal.write(state)
+        except UnavailableError:
+            self._journal.note(self._state.moved(counted.uncounted()))
+            raise
+        if moved.is_over:
+            self._ended()
 
     def _fault(self, counted: Cycle, exc: Exception) -> None:
         """An attempt failed: the cycle with it where it would fail again, or has done so too often."""
         self._observer.on_fault(type(exc).__name__)
+        if isinstance(exc, FOR_A_PERSON):
+            self._journal.note(self._state.moved(counted.uncounted()))
+            raise exc
         faulted = counted.faulted(f"{type(exc).__name__}: {exc}")
         self._journal.write(self._state.moved(faulted))
         if isinstance(exc, FOR_GOOD):
             self._fail(str(exc))
-        elif isinstance(exc, FOR_A_PERSON):
-            raise exc
         elif faulted.attempts >= self._cycle_config.max_attempts:
             self._fail(faulted.why_given_up())
         else:
@@ -249,10 +265,14 @@ class CycleRunner:
 
     def _end(self, state: State) -> None:
         self._journal.write(state)
+        self._ended()
+
+    def _ended(self) -> None:
+        """What is written down is told, and the registry follows."""
         self._settlement.is_due()
         self._phases.forget()
-        if state.cycle is not None:
-            self._observer.on_ended(state.cycle)
+        if self._state.cycle is not None:
+            self._observer.on_ended(self._state.cycle)
         self.settle()
 
 

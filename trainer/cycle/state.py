@@ -243,7 +243,7 @@ class State(Record):
             failures=0,
             failing_since=None,
             retry_at=None,
-            serving=_serving(cycle, self.serving),
+            serving=_serving(cycle),
         )
 
     def failed(self, reason: str, now: datetime, config: CycleConfig) -> Self:
@@ -267,13 +267,13 @@ class State(Record):
         return self.with_(last_number=max(number, self.last_number))
 
 
-def _serving(cycle: Cycle, before: ServingScores | None) -> ServingScores | None:
+def _serving(cycle: Cycle) -> ServingScores | None:
     result = cycle.result
     if result is None:
-        return before
+        return None
     if result.decision == "promoted":
         return _scores_of(result.version, result.scores)
-    return None if before is None else _scores_of(before.version, result.champion_scores or {})
+    return None if result.champion is None else _scores_of(result.champion, result.champion_scores or {})
 
 
 def _scores_of(version: int, scores: dict[str, float]) -> ServingScores:
