@@ -86,7 +86,9 @@ def run_cycle_once(
     request_id, said = uuid.uuid4().hex, False
     while True:
         try:
-            with _built(settings, model_settings, stop) as parts:
+            with _built(settings, model_settings, stop, serves=False) as parts:
+                if said:
+                    _withdraw(settings, request_id)
                 parts.daemon.compare()
                 return parts.daemon.run_cycle(parts.open_reader(), "manual")
         except (RegistryLockedError, LeaseTakenError) as exc:
@@ -113,7 +115,12 @@ class _Parts:
 
 @contextmanager
 def _built(
-    settings: TrainerSettings, model_settings: ModelSettings, stop: StopRequest, *, adopts: bool = False
+    settings: TrainerSettings,
+    model_settings: ModelSettings,
+    stop: StopRequest,
+    *,
+    adopts: bool = False,
+    serves: bool = True,
 ) -> Iterator[_Parts]:
     if settings.model.tensorboard_dir is not None:
         require_tensorboard()
@@ -123,7 +130,8 @@ def _built(
         # The registry first: whoever holds its lock may take the lease over from a process that died here.
         wait_for_server(registry.open, stop, health)
         stack.callback(registry.close)
-        stack.enter_context(HttpServer(settings.http, health, lambda: exposition(metrics.registry)))
+        if serves:
+            stack.enter_context(HttpServer(settings.http, health, lambda: exposition(metrics.registry)))
         client = connect(settings.redis)
         stack.callback(client.close)
         keys = Keys(settings.redis.namespace)
@@ -192,8 +200,6 @@ def _take(lease: Lease, registry: Registry, stop: StopRequest, health: Health, *
     if wait_for_server(lambda: lease.acquire_or_wait(stop.wait), stop, health) is None:
         raise StoppedError("stopped while waiting for the lease")
     lease.start_renewing()
-    # A Redis that is empty knows of no version: it learns ours before anybody claims the next one.
-    lease.raise_version(registry.last_version(), registry_id=registry.identity().id)
     if adopts:
         registry.raise_version(lease.highest_version())
 
@@ -265,3 +271,10 @@ def _ask(settings: TrainerSettings, request_id: str, stop: StopRequest) -> dict[
             if stop():
                 raise StoppedError("stopped while waiting for the running trainer")
     return None
+
+
+def _withdraw(settings: TrainerSettings, request_id: str) -> None:
+    """Takes the request back: what was asked for is done here."""
+    with closing(connect(settings.redis)) as client:
+        keys = Keys(settings.redis.namespace)
+        CycleRequests(client, keys, settings.registry.model_name).withdraw(request_id)

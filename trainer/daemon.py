@@ -105,12 +105,12 @@ class TrainerDaemon:
         self._send_answers()
         self._runner.settle()
         self.publish()
-        reader = self._open_reader()
         asked = self._requests.pending_all()
-        trigger = "manual" if asked else self._due(reader)
-        if trigger is None and not self._goes_on():
-            return None
         try:
+            reader = self._open_reader()
+            trigger = "manual" if asked else self._due(reader)
+            if trigger is None and not self._goes_on():
+                return None
             result = self.run_cycle(reader, trigger or "interval")
         except (NotEnoughDataError, InputsChangedError) as exc:
             self._answer(asked, {"error": str(exc)})
@@ -130,10 +130,13 @@ class TrainerDaemon:
             AttemptFailedError: It is tried again.
         """
         self._metrics.training.set(1)
+        arrival = reader.last_arrival()  # what comes while it looks may be what is missing
         try:
             result = self._runner.run(reader, trigger)
         except NotEnoughDataError:
-            self._tried_arrival, self._due_since = reader.last_arrival(), None
+            self._due_since = None
+            if self._state.in_progress is not None:
+                self._tried_arrival = arrival
             if trigger == "manual":
                 self._runner.abandon("asked for, and the windows did not suffice")
             raise
@@ -150,6 +153,8 @@ class TrainerDaemon:
         except BrokerUnavailableError as exc:
             self._miss("kafka", exc)
             return
+        finally:
+            self._take_numbers_up()
         self._metrics.refused_events.set(flushed.num_refused)
         if flushed.sent:
             self._reached("kafka")
@@ -178,6 +183,8 @@ class TrainerDaemon:
             log.info("stopped in training", reason=str(exc))
         except AttemptFailedError as exc:
             log.error("attempt failed", error=str(exc), kind=type(exc.__cause__).__name__)  # noqa: TRY400
+            self._reached("redis", "disk")
+            self._health.ready()
             self._wait_longer()
         try:
             self._observe()
@@ -187,16 +194,20 @@ class TrainerDaemon:
     def compare(self) -> None:
         """Holds the registry against the topics; while Kafka is away, that is done before the first event goes."""
         try:
-            head = self._outbox.compare()
+            self._outbox.compare()
         except BrokerUnavailableError as exc:
             self._miss("kafka", exc)
-        else:
-            self._journal.note(self._state.numbered_from(head.cycle))
+        self._take_numbers_up()
+
+    def _take_numbers_up(self) -> None:
+        """No cycle bears a number that the topics know of."""
+        if self._outbox.last_cycle > self._state.last_number:
+            self._journal.note(self._state.numbered_from(self._outbox.last_cycle))
 
     def _goes_on(self) -> bool:
-        """Whether the cycle in progress can go on."""
+        """Whether the cycle in progress can go on: it has its windows, or was cut off while it chose them."""
         cycle = self._state.in_progress
-        return cycle is not None and cycle.phase != "waiting"
+        return cycle is not None and (cycle.phase != "waiting" or cycle.attempts > 0)
 
     def _due(self, reader: WindowReader) -> Trigger | None:
         state, configuration = self._state, self._runner.configuration
@@ -207,9 +218,10 @@ class TrainerDaemon:
         until = state.waits_until(configuration)
         if until is not None and self._now() < until:
             return None
-        ended_at = state.cycle.ended_at if state.cycle else None
-        since = self._now() - (ended_at or self._started_at)
+        since = self._now() - (state.decided_at or self._started_at)
         trigger = due(self._settings.triggers, num_new_windows=news, since_last_s=since.total_seconds())
+        if trigger is None and news > 0 and (state.failing_since or state.in_progress):
+            trigger = "interval"  # it was due before it failed, or before windows were found missing
         self._due_since = None if trigger is None else self._due_since or self._now()
         return trigger
 

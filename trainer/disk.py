@@ -232,7 +232,11 @@ def lock_exclusively(path: Path) -> int:
             f"{path.parent}: another trainer (process {holder or 'unknown'}) writes to this registry; "
             "stop it, or give this one a registry.path or registry.model_name of its own"
         ) from exc
-    with map_disk_errors("locking", path):
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        with map_disk_errors("locking", path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BaseException:
+        os.close(descriptor)  # the lock goes with it: the next try must not meet it
+        raise
     return descriptor

@@ -110,7 +110,7 @@ class TrainerMetrics:
         )
         self.cycle_seconds = Histogram(
             "casting_trainer_cycle_seconds",
-            "From the beginning of a cycle to its decision.",
+            "From the freeze of the data set to the decision.",
             registry=self.registry,
             buckets=(5, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 14_400),
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,14 @@ PATIENCE_S = 20.0
 def elsewhere(config: TrainerSettings, path: Path) -> TrainerSettings:
     """The same trainer on another folder."""
     return config.model_copy(update={"registry": config.registry.model_copy(update={"path": path})})
+
+
+@pytest.fixture
+def nowhere() -> Iterator[KafkaConfig]:
+    """A broker that is not there."""
+    yield KafkaConfig(bootstrap_servers="127.0.0.1:1", request_timeout_ms=1_000)
+    with warnings.catch_warnings(action="ignore"):
+        gc.collect()  # a client that found no broker leaves its sockets to the collector
 
 
 def versions_on_topic(config: TrainerSettings) -> list[int]:
@@ -91,7 +101,7 @@ class TestTheLease:
             plant.close()
 
     def test_a_version_that_another_registry_has_given_out_is_not_given_out_again(
-        self, plant: Plant, config: TrainerSettings, tmp_path: Path
+        self, plant: Plant, config: TrainerSettings, tmp_path: Path, nowhere: KafkaConfig
     ) -> None:
         away = config.model_copy(
             update={"kafka": KafkaConfig(bootstrap_servers="127.0.0.1:1", request_timeout_ms=1_000)}
@@ -178,9 +188,8 @@ def test_what_kafka_does_not_take_blocks_only_itself_and_is_told(
 
 
 def test_while_kafka_is_away_training_goes_on_and_all_is_sent_once_it_is_back(
-    plant: Plant, config: TrainerSettings, capsys: pytest.CaptureFixture[str]
+    plant: Plant, config: TrainerSettings, nowhere: KafkaConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nowhere = KafkaConfig(bootstrap_servers="127.0.0.1:1", request_timeout_ms=1_000)
     with life(plant, config.model_copy(update={"kafka": nowhere})) as trainer:
         for begin in (0, 60):
             plant.write(casts(range(begin, begin + 60)))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from plants import Plant, casts
+from plants import DATA, SPEC, Plant, casts
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 from trainers import Clock, Life, Turns, life
 
 from streamer.schema import Label
+from streamer.store.reading import WindowReader
+from streamer.store.requests import CycleRequests
+from streamer.windows import Address
 from trainer.config import TrainerSettings
 from trainer.cycle import candidate, phases
 from trainer.cycle.config import CycleConfig
-from trainer.errors import ArtifactError, AttemptFailedError
+from trainer.errors import ArtifactError, AttemptFailedError, NotEnoughDataError
 from trainer.learn.report.training_metrics import EpochResult
 from trainer.release import Artifact, Registry, read_artifact, write_artifact
 
@@ -263,14 +267,14 @@ class TestUndoingAMistake:
                 trainer.daemon.run_once()
         more = config.gate.model_copy(update={"min_defective_casts": 8, "min_good_casts": 8})
         with monkeypatch.context() as patch, life(plant, config.model_copy(update={"gate": more})) as trainer:
-            refuse = Registry.refuse
+            decide = Registry.decide
 
             def dying(*args: Any, **kwargs: Any) -> None:
                 if when == "after":
-                    refuse(*args, **kwargs)
+                    decide(*args, **kwargs)
                 raise Killed
 
-            patch.setattr(Registry, "refuse", dying)
+            patch.setattr(Registry, "decide", dying)
             with pytest.raises(Killed):
                 trainer.daemon.run(Turns(3))
         with life(plant, config) as trainer:
@@ -335,3 +339,93 @@ def test_the_champion_is_scored_on_the_newest_gate_windows_with_each_decision(
         at_promotion = trainer.registry.manifest(1).scores["auc_pr"]
         assert f"casting_model_auc_pr {at_promotion}" in exposed(trainer)
         assert result.champion_scores["auc_pr"] < at_promotion - 0.2
+
+
+class TestNotStandingStill:
+    """Ways in which a trainer that waits would wait for ever."""
+
+    def test_labels_that_come_while_it_looks_are_looked_at_in_the_next_turn(
+        self, plant: Plant, config: TrainerSettings
+    ) -> None:
+        plant.write(casts(range(50)))
+        scarce = config.gate.model_copy(update={"min_defective_casts": 6, "min_good_casts": 6})
+        more = iter([casts(range(50, 70))])
+
+        class Late(WindowReader):
+            def labelled(self) -> list[tuple[Address, bool]]:
+                found = super().labelled()
+                plant.write(next(more, []))
+                return found
+
+        def open_reader() -> WindowReader:
+            return Late(plant.client, plant.keys, DATA, SPEC)
+
+        with life(plant, config.model_copy(update={"gate": scarce}), open_reader=open_reader) as trainer:
+            trainer.daemon.run(Turns(3))
+            assert [event.kind for event in trainer.registry.events()] == ["trained", "promoted"]
+
+    def test_a_cycle_that_failed_by_time_is_tried_again_after_its_back_off(
+        self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = Clock()
+        plant.write(casts(range(45)))  # fewer than the trigger wants
+        with life(plant, config, clock=clock) as trainer:
+            clock.move(3_600)
+            with monkeypatch.context() as patch:
+                break_scoring(patch, RuntimeError("of the driver"))
+                trainer.daemon.run(Turns(4))
+                assert trainer.journal.state.failures == 1
+            clock.move(100)
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert (result.number, result.trigger) == (2, "interval")
+
+    def test_time_spent_waiting_for_windows_is_not_due(self, plant: Plant, config: TrainerSettings) -> None:
+        clock = Clock()
+        plant.write(casts(range(10)))
+        with life(plant, config, clock=clock) as trainer:
+            clock.move(3_600)
+            trainer.daemon.run(Turns(1))
+            assert trainer.journal.state.in_progress is not None
+            clock.move(3 * 86_400)
+            plant.write(casts(range(10, 60)))
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert result.seconds == 0.0  # by the clock of the test
+
+    def test_a_champion_whose_file_is_missing_is_told_like_any_that_cannot_score(
+        self, plant: Plant, config: TrainerSettings
+    ) -> None:
+        plant.write(casts(range(60)))
+        with life(plant, config) as trainer:
+            trainer.daemon.run_once()
+            (trainer.registry.models()[0].folder / "model.safetensors").unlink()
+            plant.write(casts(range(60, 120)))
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert "model.safetensors: it is missing" in result.reasons[-1]
+            assert trainer.registry.champion_version() == 2
+
+    def test_a_request_is_answered_also_where_no_streamer_has_written_yet(
+        self, plant: Plant, config: TrainerSettings
+    ) -> None:
+        def open_reader() -> WindowReader:
+            raise NotEnoughDataError("namespace n is empty: start the streamer on it")
+
+        with life(plant, config, open_reader=open_reader) as trainer:
+            requests = CycleRequests(plant.client, plant.keys, config.registry.model_name)
+            requests.ask("a")
+            trainer.daemon.run(Turns(1))
+            assert b"namespace n is empty" in (requests.take_answer("a") or b"")
+
+    def test_a_version_of_a_former_life_is_not_taken_for_that_of_a_new_cycle(
+        self, plant: Plant, config: TrainerSettings
+    ) -> None:
+        plant.write(casts(range(60)))
+        with life(plant, config) as trainer:
+            trainer.daemon.run_once()
+        shutil.rmtree(config.registry.path / config.registry.model_name / "cycle")
+        with life(plant, config) as trainer:
+            trainer.daemon.run(Turns(1))
+            assert trainer.registry.last_version() == 2
+            assert len(trainer.epochs) == 8

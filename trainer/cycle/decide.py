@@ -87,7 +87,7 @@ def result_of(
         parent=manifest.parent,
         windows=manifest.dataset.num_windows,
         defects=manifest.dataset.num_defects,
-        seconds=round(seconds_since(cycle.began_at, decided.at), 3),
+        seconds=round(seconds_since(cycle.due_at or cycle.began_at, decided.at), 3),
         epochs=training.epochs,
         decision=decided.kind,
         reasons=decided.reasons,
@@ -116,9 +116,12 @@ def _champion_scores(
     if differing:
         return None, f"version {champion.manifest.version} has other inputs: {'; '.join(differing)}"
     try:
-        return _score(champion, dataset, split, num_threads), None
+        prob_N = _score(champion, dataset, split, num_threads)
     except ArtifactError as exc:
         return None, f"version {champion.manifest.version}: {exc}"
+    if not np.isfinite(prob_N).all():
+        return None, f"version {champion.manifest.version}: some of its scores are NaN"
+    return prob_N, None
 
 
 def _score(artifact: Artifact, dataset: Dataset, split: Split, num_threads: int) -> Probabilities:

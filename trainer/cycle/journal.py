@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,11 @@ class CycleJournal:
         last = disk.read_json_if_there(path) or {}
         try:
             number, arrival = int(last.get("number", 0)), int(last.get("arrival", 0))
+            ended = last.get("finished_at")
+            decided_at = None if ended is None else datetime.fromisoformat(ended)
         except (TypeError, ValueError) as exc:
             raise RegistryError(f"{path}: {exc}") from exc
         in_progress = (self._former / "current").exists()
-        return State(last_number=number + in_progress, arrival=arrival, arrival_before=arrival)
+        return State(
+            last_number=number + in_progress, arrival=arrival, arrival_before=arrival, decided_at=decided_at
+        )

@@ -25,7 +25,7 @@ from trainer.data.config import DatasetConfig
 from trainer.data.dataset import Dataset, LabelledWindows, freeze, load
 from trainer.data.split import Split, require_classes, split_by_time
 from trainer.disk import map_disk_errors
-from trainer.errors import ArtifactError, RegistryBehindError
+from trainer.errors import ArtifactError, CheckpointError, RegistryBehindError
 from trainer.gate.config import GateConfig
 from trainer.gate.policy import require_enough_casts
 from trainer.learn.config import ModelSettings
@@ -160,11 +160,12 @@ class Phases:
             now=self._now(),
         )
         self._claim(version)
-        with map_disk_errors("reading", run_dir):
-            metrics = (run_dir / "metrics.csv").read_bytes()
         return self._registry.register(
             data,
-            files={"metrics.csv": metrics, "dataset.json": dataset.manifest.model_dump_json().encode()},
+            files={
+                "metrics.csv": _curves(run_dir),
+                "dataset.json": dataset.manifest.model_dump_json().encode(),
+            },
             training=summary.model_dump_json().encode(),
             details={"cycle": number, "dataset": dataset.manifest.id, **summary.model_dump()},
         )
@@ -206,3 +207,12 @@ class Phases:
             return self._registry.champion(), None
         except ArtifactError as exc:
             return None, str(exc)
+
+
+def _curves(run_dir: Path) -> bytes:
+    path = run_dir / "metrics.csv"
+    with map_disk_errors("reading", path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as exc:
+            raise CheckpointError(f"{path}: it is missing") from exc

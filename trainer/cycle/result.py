@@ -26,7 +26,7 @@ class CycleResult(Record):
 
     Attributes:
         windows: Labelled windows of the data set.
-        seconds: From the start of the cycle to the decision, with any time between a kill and the restart.
+        seconds: From the freeze of the data set to the decision, with any time between a kill and the restart.
         epochs: None if the version was registered by an older castloop, which did not say.
         scores: Of the challenger on the gate windows.
         champion: The version that it was held against, None without one.

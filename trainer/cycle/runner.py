@@ -102,7 +102,7 @@ class CycleRunner:
         self._registry, self._journal = registry, journal
         self._observer, self._now = observer, now
         self._accept_new_inputs = accept_new_inputs
-        self._settlement = Settlement(registry, journal)
+        self._settlement = Settlement(registry, journal, now)
         self._phases = Phases(
             dataset=dataset,
             gate=gate,
@@ -197,7 +197,7 @@ class CycleRunner:
 
     def _attempt(self, reader: WindowReader, cycle: Cycle) -> None:
         """One attempt of the phase that comes next; it is counted on disk before it begins."""
-        counted = cycle.attempt(self._journal.progress(cycle))
+        counted = cycle.attempt(self._journal.progress(cycle)).due(self._now())
         if counted.attempts > self._cycle_config.max_attempts:
             self._fail(cycle.why_given_up())
             return
@@ -221,7 +221,7 @@ class CycleRunner:
             # Such as a configuration that was changed in mid-cycle: the windows are the same, the training is not.
             log.warning("starting the training anew", cycle=cycle.number, error=str(exc))
             self._journal.begin_training_anew(cycle)
-            self._journal.write(self._state.moved(counted.begun_anew()))
+            self._journal.write(self._state.moved(counted.begun_anew(f"CheckpointError: {exc}")))
         except Exception as exc:  # noqa: BLE001 - counted, told, and raised again until its attempts are used up
             self._fault(counted, exc)
         else:
@@ -269,7 +269,7 @@ class CycleRunner:
 
     def _ended(self) -> None:
         """What is written down is told, and the registry follows."""
-        self._settlement.is_due()
+        self._settlement.reopen()
         self._phases.forget()
         if self._state.cycle is not None:
             self._observer.on_ended(self._state.cycle)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from datetime import datetime
 
 from trainer.cycle.journal import CycleJournal
 from trainer.cycle.state import Cycle
+from trainer.release.registry.event import Decision
 from trainer.release.registry.registry import Registry
 
 
@@ -15,11 +18,11 @@ class Settlement:
     Doing it again changes nothing; what was interrupted is completed by the next call.
     """
 
-    def __init__(self, registry: Registry, journal: CycleJournal) -> None:
-        self._registry, self._journal = registry, journal
+    def __init__(self, registry: Registry, journal: CycleJournal, now: Callable[[], datetime]) -> None:
+        self._registry, self._journal, self._now = registry, journal, now
         self._is_done = False  # unknown at the start of a process
 
-    def is_due(self) -> None:
+    def reopen(self) -> None:
         """A cycle has ended: there is something to carry out."""
         self._is_done = False
 
@@ -52,11 +55,17 @@ class Settlement:
 
     def _refuse(self, version: int, reason: str) -> None:
         manifest = self._registry.manifest(version)
+        decision = Decision(
+            kind="refused", reasons=(reason,), at=self._now(), ce_id=self._id(f"version-{version}-refused")
+        )
         details = {"cycle": manifest.cycle, "dataset": manifest.dataset.id}
-        self._registry.refuse(version, [reason], details)
+        self._registry.decide(version, decision, details)
+
+    def _id(self, name: str) -> str:
+        """Of an event: the same however often it is told."""
+        return str(uuid.uuid5(uuid.UUID(self._registry.identity().id), name))
 
     def _tell_failed(self, cycle: Cycle) -> None:
-        ce_id = str(uuid.uuid5(uuid.UUID(self._registry.identity().id), f"cycle-{cycle.number}-failed"))
         details = {
             "cycle": cycle.number,
             "dataset": cycle.dataset,
@@ -64,7 +73,7 @@ class Settlement:
             "phase": cycle.phase,
             "faults": cycle.faults,
         }
-        self._registry.tell_failed(ce_id, cycle.reasons, details)
+        self._registry.tell_failed(self._id(f"cycle-{cycle.number}-failed"), cycle.reasons, details)
         self._journal.write(self._journal.state.moved(cycle.told()))
 
 

@@ -42,11 +42,13 @@ class Cycle(Record):
 
     Attributes:
         number: Never used twice.
+        due_at: Since when nothing was missing; None while it waits for windows.
         config: How the data set is split; a configuration changed in mid-cycle does not move the parts.
         configuration: Digest of all that a decision depends on beside the data.
         attempts: Of the present phase; kills behind a new checkpoint are forgiven.
         progress: Which checkpoint the last attempt went on from; another one is progress.
         faults: What ended attempts, the newest last.
+        is_forgiven: Whether the last attempt counts for nothing if it left a new checkpoint: it was killed.
         dataset: Id of the frozen data set.
         arrival: Label decisions after this number are news for the next cycle.
         windows: Which are read: namespace and name.
@@ -59,12 +61,14 @@ class Cycle(Record):
     number: int = Field(ge=1)
     trigger: Trigger
     began_at: AwareDatetime
+    due_at: AwareDatetime | None = None
     config: DatasetConfig
     configuration: str
     phase: Phase = "waiting"
     attempts: int = 0
     progress: str = ""
     faults: tuple[str, ...] = ()
+    is_forgiven: bool = True
     dataset: str | None = None
     arrival: int | None = None
     windows: str = ""
@@ -84,17 +88,23 @@ class Cycle(Record):
 
     def attempt(self, progress: str) -> Self:
         """One attempt more of the phase; the first again if the last one was killed behind a new checkpoint."""
-        was_killed_further_on = progress != self.progress and not self.faults
+        was_killed_further_on = progress != self.progress and self.is_forgiven
         attempts = 1 if was_killed_further_on else self.attempts + 1
-        return self.with_(attempts=attempts, progress=progress)
+        return self.with_(attempts=attempts, progress=progress, is_forgiven=True)
+
+    def due(self, now: datetime) -> Self:
+        """An attempt begins: from here on it is due."""
+        return self.with_(due_at=self.due_at or now)
 
     def uncounted(self) -> Self:
         """The last attempt was ended from outside (a stop, an outage): it does not count."""
-        return self.with_(attempts=max(0, self.attempts - 1))
+        attempts = max(0, self.attempts - 1)
+        waits = self.phase == "waiting" and attempts == 0
+        return self.with_(attempts=attempts, due_at=None if waits else self.due_at)
 
     def faulted(self, fault: str) -> Self:
         """The last attempt failed."""
-        return self.with_(faults=(*self.faults, fault)[-FAULTS_KEPT:])
+        return self.with_(faults=(*self.faults, fault)[-FAULTS_KEPT:], is_forgiven=False)
 
     def why_given_up(self) -> str:
         """Why it is not tried again, from what its attempts said."""
@@ -129,16 +139,16 @@ class Cycle(Record):
         """It failed or is abandoned; its phase says how far it came."""
         return self.with_(ending=ending, reasons=(reason,), ended_at=now)
 
-    def begun_anew(self) -> Self:
+    def begun_anew(self, fault: str) -> Self:
         """The phase is begun from its start; what its checkpoints had reached is no progress."""
-        return self.with_(progress="")
+        return self.faulted(fault).with_(progress="", is_forgiven=True)
 
     def told(self) -> Self:
         """The event of its failure was queued."""
         return self.with_(is_told=True)
 
     def _entered(self, phase: Phase, **changes: Any) -> Self:
-        return self.with_(phase=phase, attempts=0, progress="", faults=(), **changes)
+        return self.with_(phase=phase, attempts=0, progress="", faults=(), is_forgiven=True, **changes)
 
 
 class ServingScores(Record):
@@ -160,6 +170,7 @@ class State(Record):
         arrival: Label decisions on these windows after this number are news.
         arrival_before: The same before the last decision.
         refused_configuration: With which the last decision refused; None: it promoted, or there is none.
+        decided_at: When the last decision was taken.
         failures: Cycles that failed in a row.
         failing_since: When the first of them was begun.
         retry_at: No cycle begins before, as long as the configuration is the same; None once one has.
@@ -173,6 +184,7 @@ class State(Record):
     arrival: int = 0
     arrival_before: int = 0
     refused_configuration: str | None = None
+    decided_at: AwareDatetime | None = None
     failures: int = 0
     failing_since: AwareDatetime | None = None
     retry_at: AwareDatetime | None = None
@@ -183,11 +195,6 @@ class State(Record):
         """The cycle that is not over, if there is one."""
         return self.cycle if self.cycle and not self.cycle.is_over else None
 
-    @property
-    def last_ended_at(self) -> datetime | None:
-        """When the last cycle ended; None if none has, or one is in progress that began before."""
-        return self.cycle.ended_at if self.cycle else None
-
     def due_since(self) -> datetime | None:
         """Since when a training is due that has not come through: in progress, or failed and not yet tried again.
 
@@ -195,9 +202,7 @@ class State(Record):
         """
         if self.failing_since is not None:
             return self.failing_since
-        cycle = self.in_progress
-        waits = cycle is None or (cycle.phase == "waiting" and cycle.attempts == 0)
-        return None if cycle is None or waits else cycle.began_at
+        return self.in_progress.due_at if self.in_progress else None
 
     def news_after(self, configuration: str, windows: str, *, is_remembered: bool) -> int:
         """Label decisions after this number are news.
@@ -240,6 +245,7 @@ class State(Record):
             arrival=arrival,
             arrival_before=cycle.news_after,
             refused_configuration=cycle.configuration if cycle.ending == "refused" else None,
+            decided_at=cycle.ended_at,
             failures=0,
             failing_since=None,
             retry_at=None,
@@ -254,7 +260,7 @@ class State(Record):
         return self.with_(
             cycle=self.cycle.ended("failed", reason, now),
             failures=self.failures + 1,
-            failing_since=self.failing_since or self.cycle.began_at,
+            failing_since=self.failing_since or self.cycle.due_at or now,
             retry_at=now + timedelta(seconds=wait_s),
         )
 

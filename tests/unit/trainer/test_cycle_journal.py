@@ -250,7 +250,10 @@ def test_what_an_older_castloop_has_counted_counts_on(
 ) -> None:
     former(tmp_path, last, in_progress=in_progress)
     state = CycleJournal(tmp_path).state
-    assert state == State(last_number=last_number, arrival=arrival, arrival_before=arrival)
+    decided_at = datetime(2026, 11, 22, 10, 0, tzinfo=UTC) if last else None
+    assert state == State(
+        last_number=last_number, arrival=arrival, arrival_before=arrival, decided_at=decided_at
+    )
     assert state.news_after("A", "casting/default", is_remembered=True) == arrival
 
 

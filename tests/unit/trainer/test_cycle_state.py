@@ -43,7 +43,12 @@ def current(state: State) -> Cycle:
     return state.cycle
 
 
-def decided(cycle: Cycle, kind: Verdict, champion_scores: dict[str, float] | None = None) -> Cycle:
+def decided(
+    cycle: Cycle,
+    kind: Verdict,
+    champion_scores: dict[str, float] | None = None,
+    champion: int | None = None,
+) -> Cycle:
     """A cycle whose version, which bears its number, is promoted or refused."""
     decision = Decision.new(kind, ("why",), AT)
     result = CycleResult(
@@ -58,6 +63,7 @@ def decided(cycle: Cycle, kind: Verdict, champion_scores: dict[str, float] | Non
         decision=kind,
         reasons=decision.reasons,
         scores={"auc_pr": 0.5, "auc_roc": 0.75},
+        champion=champion,
         champion_scores=champion_scores,
         checks=(above("first_lift", "lift", 0.2, 0.1),),
     )
@@ -112,10 +118,11 @@ def test_attempts_that_ended_without_a_word_name_the_phase_and_what_it_may_have_
 
 def test_a_training_that_is_begun_anew_keeps_its_attempts_so_that_it_ends_some_time() -> None:
     cycle = current(begun(State())).frozen("d1", 10).attempt("").attempt("epoch-3")
-    anew = cycle.begun_anew()
-    assert (anew.attempts, anew.progress, anew.faults) == (1, "", ())
+    anew = cycle.begun_anew("of another architecture")
+    assert (anew.attempts, anew.progress, anew.faults) == (1, "", ("of another architecture",))
     assert anew.attempt("").attempts == 2
-    assert anew.attempt("").begun_anew().attempt("").attempts == 3
+    assert anew.attempt("").begun_anew("again").attempt("").attempts == 3
+    assert "again" in anew.attempt("").begun_anew("again").why_given_up()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +154,7 @@ def test_a_cycle_that_failed_says_how_far_it_came_and_is_told_once() -> None:
     assert (current(ended).phase, current(ended).ending) == ("frozen", "failed")
     assert (current(ended).reasons, current(ended).ended_at) == (("it broke",), after(5))
     assert (current(ended).is_told, current(ended).told().is_told) == (False, True)
-    assert (ended.in_progress, ended.last_ended_at) == (None, after(5))
+    assert (ended.in_progress, current(ended).ended_at) == (None, after(5))
 
 
 # Numbers
@@ -278,10 +285,11 @@ def test_a_cycle_that_has_begun_waits_for_windows_only() -> None:
 
 
 def test_failing_since_stays_over_several_failures_and_goes_with_the_next_decision() -> None:
-    state = failed(State(), after(50))
+    state = begun(State())
+    state = state.moved(current(state).attempt("").due(AT)).failed("it broke", after(50), BACKOFF)
     assert (state.failing_since, state.due_since()) == (AT, AT)
-    again = state.begun(current(begun(state)).model_copy(update={"began_at": after(500)}))
-    again = again.failed("again", after(600), BACKOFF)
+    again = begun(state)
+    again = again.moved(current(again).attempt("").due(after(500))).failed("again", after(600), BACKOFF)
     assert (again.failing_since, again.due_since()) == (AT, AT)
     assert begun(again).due_since() == AT
     for kind in ("promoted", "refused"):
@@ -294,21 +302,25 @@ def test_an_abandoned_cycle_is_no_failure() -> None:
     assert (state.failures, state.failing_since, state.retry_at, state.due_since()) == (0, None, None, None)
     assert (current(state).ending, current(state).reasons) == ("abandoned", ("its rows are gone",))
     # Nor does it end a row of them.
-    state = begun(failed(State())).abandoned("its rows are gone", AT)
+    state = begun(failed(State(), AT)).abandoned("its rows are gone", AT)
     assert (state.failures, state.due_since()) == (1, AT)
 
 
 def test_without_a_cycle_there_is_nothing_to_end() -> None:
     assert State().failed("it broke", AT, BACKOFF) == State().abandoned("gone", AT) == State()
-    assert (State().due_since(), State().last_ended_at) == (None, None)
+    assert State().due_since() is None
 
 
 def test_a_training_is_due_from_its_first_attempt_but_not_while_it_waits_for_windows() -> None:
     state = begun(State())
     assert state.due_since() is None
-    assert state.moved(current(state).attempt("").uncounted()).due_since() is None
-    assert state.moved(current(state).attempt("")).due_since() == AT
-    assert state.moved(current(state).frozen("d1", 10)).due_since() == AT
+    tried = current(state).attempt("").due(after(100))
+    assert state.moved(tried.uncounted()).due_since() is None  # windows were missing
+    assert state.moved(tried.uncounted().attempt("").due(after(300))).due_since() == after(300)
+    assert state.moved(tried).due_since() == after(100)
+    frozen = tried.frozen("d1", 10)
+    assert state.moved(frozen).due_since() == after(100)
+    assert state.moved(frozen.attempt("").due(after(300)).uncounted()).due_since() == after(100)
     assert run(State(), "refused", 10).due_since() is None
 
 
@@ -319,15 +331,16 @@ def test_the_serving_scores_are_those_of_the_newest_gate_windows() -> None:
     state = run(State(), "promoted", 10)
     assert state.serving == ServingScores(version=1, auc_pr=0.5, auc_roc=0.75)
     cycle = current(begun(state)).frozen("d2", 20).trained(2)
-    refused = state.decided(decided(cycle, "refused", {"auc_pr": 0.4, "auc_roc": 0.6}))
+    refused = state.decided(decided(cycle, "refused", {"auc_pr": 0.4, "auc_roc": 0.6}, champion=1))
     assert refused.serving == ServingScores(version=1, auc_pr=0.4, auc_roc=0.6)
-    promoted = state.decided(decided(cycle, "promoted", {"auc_pr": 0.4, "auc_roc": 0.6}))
+    promoted = state.decided(decided(cycle, "promoted", {"auc_pr": 0.4, "auc_roc": 0.6}, champion=1))
     assert promoted.serving == ServingScores(version=2, auc_pr=0.5, auc_roc=0.75)
 
 
 def test_a_champion_that_could_not_be_scored_has_no_scores_rather_than_old_ones() -> None:
-    state = run(run(State(), "promoted", 10), "refused", 20)
-    assert state.serving == ServingScores(version=1)
+    state = begun(run(State(), "promoted", 10))
+    cycle = current(state).frozen("d2", 20).trained(2)
+    assert state.decided(decided(cycle, "refused", None, champion=1)).serving == ServingScores(version=1)
 
 
 def test_without_a_champion_nothing_serves() -> None:
@@ -346,7 +359,7 @@ WAY = st.one_of(
     st.tuples(st.just("attempt"), TEXT),
     st.tuples(st.just("uncounted"), st.none()),
     st.tuples(st.just("faulted"), TEXT),
-    st.tuples(st.just("begun_anew"), st.none()),
+    st.tuples(st.just("begun_anew"), TEXT),
     st.tuples(st.just("frozen"), st.integers(0, 20)),
     st.tuples(st.just("trained"), st.integers(1, 9)),
     st.tuples(st.sampled_from(["promoted", "refused", "published", "told"]), st.none()),

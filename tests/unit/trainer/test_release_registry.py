@@ -228,8 +228,10 @@ def test_a_champion_whose_files_are_gone_is_named(tmp_path: Path) -> None:
         writer.promote(1)
     path = tmp_path / "defect-lstm/versions/1/model.safetensors"
     path.unlink()
-    with pytest.raises(DiskUnavailableError, match=f"{path}: reading failed: No such file"):
+    with pytest.raises(ArtifactError, match=f"{path}: it is missing"):
         registry(tmp_path).champion()
+    with pytest.raises(RegistryError, match=f"{path}: it is missing"):
+        registry(tmp_path).model_file(1)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import structlog
 import torch
 
 from trainer.disk import map_disk_errors, rename_synced, write_synced
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, DiskUnavailableError
 from trainer.learn.config import CheckpointConfig
 
 log = structlog.get_logger()
@@ -88,20 +88,24 @@ class ModelCheckpoint:
         """The newest complete state that can be read, and its file; None if none was ever saved.
 
         Raises:
-            CheckpointError: There are files, and none can be read; the message names each.
+            CheckpointError: There are files, and none is whole; the message names each.
+            DiskUnavailableError: None could be read, and one of them may be whole.
         """
-        faults = []
+        faults: list[Exception] = []
         for path in (self._folder / LAST, self._folder / PREVIOUS):
             if not path.exists():
                 continue
             try:
                 return path, load_checkpoint(path)
-            except CheckpointError as exc:
+            except (CheckpointError, DiskUnavailableError) as exc:
                 log.warning("checkpoint cannot be read", error=str(exc))
-                faults.append(str(exc))
+                faults.append(exc)
                 self._last_is_torn |= path.name == LAST
         if faults:
-            raise CheckpointError("; ".join(faults))
+            # What the disk does not give today may be whole: it is not begun anew for that.
+            may_be_whole = any(isinstance(fault, DiskUnavailableError) for fault in faults)
+            kind = DiskUnavailableError if may_be_whole else CheckpointError
+            raise kind("; ".join(map(str, faults)))
         return None
 
     def save_best(self, epoch: int, state: dict[str, Any]) -> None:
@@ -142,11 +146,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: The file is missing, torn or no checkpoint.
+        DiskUnavailableError: It cannot be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        raise CheckpointError(f"{path}: cannot read the checkpoint: {exc}") from exc
+    with map_disk_errors("reading the checkpoint", path):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as exc:
+            raise CheckpointError(f"{path}: cannot read the checkpoint: {exc}") from exc
     if not data.startswith(MAGIC):
         raise CheckpointError(f"{path}: not a checkpoint of this version")
     digest, payload = data[len(MAGIC) :][:_DIGEST_BYTES], data[len(MAGIC) + _DIGEST_BYTES :]

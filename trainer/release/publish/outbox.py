@@ -19,6 +19,9 @@ class Outbox:
     Before the first event of a process, and before each model, the ends of both topics are read: a registry that
     they are ahead of publishes nothing.
 
+    Attributes:
+        last_cycle: The highest cycle that the topics know of, as they were last read.
+
     Args:
         read_head: What the topics know; raises BrokerUnavailableError.
         ensure: Makes sure, before each event, that this trainer is the one that writes.
@@ -37,8 +40,9 @@ class Outbox:
         self._registry, self._publisher = registry, publisher
         self._read_head, self._ensure, self._adopts = read_head, ensure, adopts
         self._is_compared = False
+        self.last_cycle = 0
 
-    def compare(self) -> Head:
+    def compare(self) -> None:
         """Compares the registry with the topics.
 
         Raises:
@@ -49,8 +53,7 @@ class Outbox:
         if self._adopts:
             adopt(self._registry, head)
         require_abreast(self._registry, head)
-        self._is_compared = True
-        return head
+        self._is_compared, self.last_cycle = True, head.cycle
 
     def flush(self) -> Flushed:
         """Sends what is not yet acknowledged.
@@ -60,10 +63,8 @@ class Outbox:
             LeaseTakenError: Another trainer writes for this model name; the rest was not sent.
             BrokerUnavailableError: The rest stays in the outbox.
         """
-        waiting = self._registry.outbox()
-        if not waiting:
-            return Flushed((), 0)
-        if not self._is_compared or any(event.update_ce_id for event in waiting):
+        waiting = [event for event in self._registry.outbox() if not self._publisher.is_put_off(event)]
+        if any(event.update_ce_id or not self._is_compared for event in waiting):
             self.compare()
         flushed = self._publisher.flush_outbox(self._registry, before_each=self._ensure)
         for event in flushed.sent:

@@ -94,7 +94,7 @@ class Publisher:
         """
         sent, num_refused = [], 0
         for event in registry.outbox():
-            if self._refused.get(event.ce_id, 0.0) > self._clock():
+            if self.is_put_off(event):
                 num_refused += 1
                 continue
             before_each()
@@ -108,6 +108,10 @@ class Publisher:
             self._refused.pop(event.ce_id, None)
             sent.append(event)
         return Flushed(tuple(sent), num_refused)
+
+    def is_put_off(self, event: ModelEvent) -> bool:
+        """Whether Kafka did not take an event a while ago, and it is not yet tried again."""
+        return self._refused.get(event.ce_id, 0.0) > self._clock()
 
     def _send(self, registry: Registry, event: ModelEvent) -> None:
         """The model first: nobody is told of a promotion whose model Kafka does not take."""

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,12 @@ class RegistryReader:
 
     def models(self) -> list[ModelEntry]:
         """All versions on disk, the oldest first; one that is removed meanwhile is left out."""
-        champion = self.champion_version()
-        entries = (self._entry(version, champion) for version in self._versions.numbers())
+        champion, logged = self.champion_version(), dict[int, Decision]()
+        if disk.read_json_if_there(self._identity_file) is None:
+            logged = self._logged_decisions()  # an older castloop wrote here last
+        else:
+            self.identity()
+        entries = (self._entry(version, champion, logged) for version in self._versions.numbers())
         return [entry for entry in entries if entry is not None]
 
     def undecided(self) -> list[int]:
@@ -171,8 +175,8 @@ class RegistryReader:
         return self._versions.training(version)
 
     def trained_in(self, cycle: int) -> int | None:
-        """The version that a cycle has registered, None if it has none."""
-        for version in reversed(self._versions.numbers()):
+        """The version that a cycle has registered and that is not decided, None if there is none."""
+        for version in reversed(self.undecided()):
             if self._versions.manifest(version).cycle == cycle:
                 return version
         return None
@@ -208,9 +212,17 @@ class RegistryReader:
         except ValidationError as exc:
             raise RegistryError(f"{self._numbers_file}: {exc}") from exc
 
-    def _entry(self, version: int, champion: int | None) -> ModelEntry | None:
+    def _logged_decisions(self) -> dict[int, Decision]:
+        """What the log says of versions, which may have no file that does."""
+        decided = [event for event in self.events() if event.kind in ("promoted", "refused")]
+        return {
+            event.version: Decision.model_validate(event.model_dump()) for event in decided if event.version
+        }
+
+    def _entry(self, version: int, champion: int | None, logged: Mapping[int, Decision]) -> ModelEntry | None:
         # In this order: a version that is removed in between has lost its manifest as well.
-        decision, manifest = self.decision(version), self._versions.manifest_if_there(version)
+        decision = self.decision(version) or logged.get(version)
+        manifest = self._versions.manifest_if_there(version)
         if manifest is None:
             return None
         return ModelEntry(

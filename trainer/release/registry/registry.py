@@ -255,10 +255,9 @@ class Registry(RegistryReader):
     def _complete_decisions(self) -> None:
         """Versions whose decision stands in the log alone: of a kill, or from before there were such files."""
         undecided = self.undecided()
-        for event in self.events() if undecided else ():
-            if event.version in undecided and event.kind in ("promoted", "refused"):
-                decision = Decision.model_validate(event.model_dump())
-                self._versions.decide(event.version, decision)
+        for version, decision in (self._logged_decisions() if undecided else {}).items():
+            if version in undecided:
+                self._versions.decide(version, decision)
 
     def _prune(self) -> None:
         needed = {self.champion_version(), *(event.version for event in self.outbox())}

@@ -85,18 +85,27 @@ class Versions:
         """A version, read and checked.
 
         Raises:
-            ArtifactError: The file is damaged.
+            ArtifactError: The file is damaged, or missing.
         """
         try:
             return read_artifact(self.model_file(version))
+        except RegistryError as exc:
+            raise ArtifactError(str(exc)) from exc
         except ArtifactError as exc:
             raise ArtifactError(f"{self.folder(version) / MODEL_FILE}: {exc}") from exc
 
     def model_file(self, version: int) -> bytes:
-        """The model file of a version as it was registered."""
+        """The model file of a version as it was registered.
+
+        Raises:
+            RegistryError: It is missing.
+        """
         path = self.folder(version) / MODEL_FILE
         with disk.map_disk_errors("reading", path):
-            return path.read_bytes()
+            try:
+                return path.read_bytes()
+            except FileNotFoundError as exc:
+                raise RegistryError(f"{path}: it is missing") from exc
 
     def training(self, version: int) -> dict[str, Any]:
         """How the training of a version went; empty for one that was registered without."""
