@@ -6,6 +6,7 @@ import gc
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,9 +104,7 @@ class TestTheLease:
     def test_a_version_that_another_registry_has_given_out_is_not_given_out_again(
         self, plant: Plant, config: TrainerSettings, tmp_path: Path, nowhere: KafkaConfig
     ) -> None:
-        away = config.model_copy(
-            update={"kafka": KafkaConfig(bootstrap_servers="127.0.0.1:1", request_timeout_ms=1_000)}
-        )
+        away = config.model_copy(update={"kafka": nowhere})
         with life(plant, away) as trainer:  # what it decides stays in its outbox: Redis alone knows
             train(plant, trainer, 0)
         plant.write(casts(range(60, 120)))

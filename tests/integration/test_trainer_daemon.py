@@ -347,7 +347,7 @@ class TestMidCycle:
         with life(plant, stricter) as trainer:
             trainer.daemon.run(Turns(4))
             assert decisions(trainer.registry) == [("trained", 1), ("refused", 1)]
-            assert trainer.journal.state.in_progress is None
+            assert (trainer.journal.state.last_number, phase(trainer)) == (2, "waiting")
             plant.write(casts(range(60, 90)))
             assert trainer.daemon.run_once() is not None
         assert capsys.readouterr().out.count("wait for 2 more defective casts and 2 more good casts") == 1
