@@ -101,6 +101,7 @@ class TestTheLease:
                 assert trainer.registry.last_version() == 2
             plant.close()
 
+    @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # of clients that found no broker
     def test_a_version_that_another_registry_has_given_out_is_not_given_out_again(
         self, plant: Plant, config: TrainerSettings, tmp_path: Path, nowhere: KafkaConfig
     ) -> None:
@@ -186,6 +187,7 @@ def test_what_kafka_does_not_take_blocks_only_itself_and_is_told(
     assert versions_on_topic(config) == [1, 2]
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # of clients that found no broker
 def test_while_kafka_is_away_training_goes_on_and_all_is_sent_once_it_is_back(
     plant: Plant, config: TrainerSettings, nowhere: KafkaConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
