@@ -13,7 +13,13 @@ import kafka.errors
 from kafka import KafkaAdminClient, KafkaConsumer
 
 from streamer.config import KafkaConfig
-from streamer.kafka.connection import MAX_REQUEST_BYTES, client_options, map_kafka_errors, poll_client
+from streamer.kafka.connection import (
+    MAX_REQUEST_BYTES,
+    client_options,
+    map_kafka_errors,
+    open_client,
+    poll_client,
+)
 from streamer.records import Partition
 
 
@@ -50,7 +56,7 @@ def missing_topics(config: KafkaConfig, topics: Iterable[str]) -> list[str]:
 @contextmanager
 def _admin(config: KafkaConfig, action: str) -> Iterator[Any]:
     with map_kafka_errors(action, config.bootstrap_servers):
-        admin = KafkaAdminClient(**client_options(config))
+        admin = open_client(KafkaAdminClient, **client_options(config))
         try:
             yield admin
         finally:
@@ -79,7 +85,8 @@ def end_offsets(config: KafkaConfig, topics: Sequence[str], timeout_s: float = 5
         BrokerUnavailableError: The broker does not answer.
     """
     with map_kafka_errors("reading the ends of topics", config.bootstrap_servers):
-        consumer = KafkaConsumer(
+        consumer = open_client(
+            KafkaConsumer,
             **client_options(config),
             group_id=None,
             enable_auto_commit=False,
@@ -120,7 +127,8 @@ def hold_records(
     if not left:
         return frozenset()
     with map_kafka_errors("looking for records", config.bootstrap_servers):
-        consumer = KafkaConsumer(
+        consumer = open_client(
+            KafkaConsumer,
             **client_options(config),
             group_id=None,
             enable_auto_commit=False,

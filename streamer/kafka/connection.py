@@ -69,6 +69,24 @@ def client_options(config: KafkaConfig) -> dict[str, Any]:
     return options
 
 
+def open_client(kind: Any, **options: Any) -> Any:
+    """Makes a client of kafka-python; one that finds no broker leaves nothing behind.
+
+    Its constructor raises and leaves a thread and its sockets running, one set a try: in a long outage of the broker
+    a service that goes on trying would run out of both. There is no public way to end them.
+    """
+    client = kind.__new__(kind)
+    try:
+        client.__init__(**options)
+    except BaseException:
+        client._closed = True  # its finaliser has nothing to close
+        for part, end in (("_client", "close"), ("_net", "stop")):
+            if hasattr(client, part):
+                getattr(getattr(client, part), end)()
+        raise
+    return client
+
+
 def damage(parser: Any, exc: Exception) -> UnreadableBatchError:
     """What a parser of the client has met, with the place.
 

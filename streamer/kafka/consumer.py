@@ -21,6 +21,7 @@ from streamer.kafka.connection import (
     as_batch,
     client_options,
     map_kafka_errors,
+    open_client,
     poll_client,
     topic_partition,
 )
@@ -64,7 +65,8 @@ class GroupConsumer:
         # A poll may be faster than the listener that pauses a new partition: its records wait for the caller's seek.
         self._resumed: set[Partition] = set()
         with map_kafka_errors("joining the consumer group", self._servers):
-            self._consumer = KafkaConsumer(
+            self._consumer = open_client(
+                KafkaConsumer,
                 **client_options(config),
                 group_id=consumer.group_id,
                 metrics_enabled=False,

@@ -17,6 +17,7 @@ from streamer.kafka.connection import (
     as_record,
     client_options,
     map_kafka_errors,
+    open_client,
     poll_client,
 )
 from streamer.records import Partition, Record
@@ -35,7 +36,8 @@ class TopicReader:
     def __init__(self, config: KafkaConfig, topic: str, begin: Mapping[Partition, int] | None = None) -> None:
         self._servers = config.bootstrap_servers
         with map_kafka_errors(f"reading {topic}", self._servers):
-            self._consumer = KafkaConsumer(
+            self._consumer = open_client(
+                KafkaConsumer,
                 **client_options(config),
                 group_id=None,
                 metrics_enabled=False,
