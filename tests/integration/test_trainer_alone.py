@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -32,10 +33,13 @@ def elsewhere(config: TrainerSettings, path: Path) -> TrainerSettings:
 
 @pytest.fixture
 def nowhere() -> Iterator[KafkaConfig]:
-    """A broker that is not there."""
+    """A broker that is not there; clients that look for it leave their sockets to the collector."""
+    log = logging.getLogger("kafka")
+    log.setLevel(logging.CRITICAL)  # pytest keeps what they log, and with it their sockets
     yield KafkaConfig(bootstrap_servers="127.0.0.1:1", request_timeout_ms=1_000)
+    log.setLevel(logging.NOTSET)
     with warnings.catch_warnings(action="ignore"):
-        gc.collect()  # a client that found no broker leaves its sockets to the collector
+        gc.collect()
 
 
 def versions_on_topic(config: TrainerSettings) -> list[int]:
