@@ -7,7 +7,8 @@
     |   `-- LeaseTakenError      another trainer writes for this model name (`streamer.store.lease`)
     |-- UnavailableError         retriable: back off, try again, nothing is lost
     |   |-- BrokerUnavailableError
-    |   |   `-- RecordTooLargeError  it will take the record once its limit is raised
+    |   |   |-- RecordTooLargeError  it will take the record once its limit is raised
+    |   |   `-- TopicMissingError    until somebody creates the topic
     |   `-- StoreUnavailableError
     |-- OffsetGoneError          retriable: the log no longer holds the offset; look for its start again
     |-- FencedError              retriable: someone else moved the state on; load it again
@@ -68,6 +69,10 @@ class BrokerUnavailableError(UnavailableError):
 
 class RecordTooLargeError(BrokerUnavailableError):
     """Kafka answered that a record is larger than its limit for the topic."""
+
+
+class TopicMissingError(BrokerUnavailableError):
+    """Kafka answered that there is no such topic."""
 
 
 class StoreUnavailableError(UnavailableError):

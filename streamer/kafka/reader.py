@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Self
 
 import kafka
 from kafka import KafkaConsumer
 
 from streamer.config import KafkaConfig
-from streamer.errors import BrokerUnavailableError
-from streamer.kafka.admin import end_offsets, missing_topics
+from streamer.errors import BrokerUnavailableError, TopicMissingError
 from streamer.kafka.connection import (
     MAX_REQUEST_BYTES,
     as_record,
@@ -27,13 +25,14 @@ class TopicReader:
     """Reads all partitions of one topic, without a group.
 
     Args:
-        begin: The offset to begin at by partition; others are read from their beginning.
+        last: Begin so many offsets before the end of each partition; None: at its beginning.
 
     Raises:
-        BrokerUnavailableError: The broker does not answer, or the topic does not exist (yet).
+        TopicMissingError: The topic does not exist (yet).
+        BrokerUnavailableError: The broker does not answer.
     """
 
-    def __init__(self, config: KafkaConfig, topic: str, begin: Mapping[Partition, int] | None = None) -> None:
+    def __init__(self, config: KafkaConfig, topic: str, *, last: int | None = None) -> None:
         self._servers = config.bootstrap_servers
         with map_kafka_errors(f"reading {topic}", self._servers):
             self._consumer = open_client(
@@ -51,15 +50,17 @@ class TopicReader:
             numbers = self._consumer.partitions_for_topic(topic)
             if not numbers:
                 self.close()
-                raise BrokerUnavailableError(
+                raise TopicMissingError(
                     f"Kafka at {self._servers}: there is no topic {topic}; "
                     "create it or start the service that does"
                 )
             self._partitions = [kafka.TopicPartition(topic, number) for number in sorted(numbers)]
             self._consumer.assign(self._partitions)
             self._consumer.seek_to_beginning(*self._partitions)
-            for partition, offset in (begin or {}).items():
-                self._consumer.seek(kafka.TopicPartition(*partition), offset)
+            ends = {} if last is None else self._consumer.end_offsets(self._partitions)
+            for partition, end in ends.items():
+                if last is not None and end > last:
+                    self._consumer.seek(partition, end - last)
 
     def poll(self, timeout_s: float) -> list[Record]:
         """Returns the next records, an empty list when none came within the time."""
@@ -107,14 +108,12 @@ def read_tail(
     Raises:
         BrokerUnavailableError: The broker does not answer, or not within the time.
     """
-    if missing_topics(config, [topic]):
-        return []
-    begin: dict[Partition, int] = {}
-    if last is not None:
-        ends = end_offsets(config, [topic])
-        begin = {partition: end - last for partition, end in ends.items() if end > last}
     deadline, found = time.monotonic() + timeout_s, list[Record]()
-    with TopicReader(config, topic, begin) as reader:
+    try:
+        reader = TopicReader(config, topic, last=last)
+    except TopicMissingError:
+        return []
+    with reader:
         while True:
             found += reader.poll(0.2)
             if reader.at_end():
