@@ -28,7 +28,7 @@ demo: install-demo ## run the whole loop here; RECORDING=dir CONFIG=dir JSON=fil
 	    $(if $(CONFIG),--config '$(CONFIG)') $(if $(JSON),--json '$(JSON)')
 
 test: lint ## run the checks and all tests but the slow ones, on the CPU
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: install-dev ## run the slow tests
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
