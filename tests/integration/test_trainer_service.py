@@ -240,7 +240,7 @@ def test_a_disk_that_takes_no_more_is_waited_for_and_nothing_is_trained_meanwhil
         time.sleep(0.05)
     assert "casting_trainer_ready 0.0" in metrics
     time.sleep(1)  # long enough for more turns
-    assert (trainer.count("epoch"), trainer.count("waiting")) == (0, 1)
+    assert (trainer.count("training"), trainer.count("epoch"), trainer.count("waiting")) == (0, 0, 1)
     resource.prlimit(trainer.pid, resource.RLIMIT_FSIZE, unlimited)
     trainer.wait_for("promoted", version=1)
     trainer.wait_for("recovered", server="disk")
