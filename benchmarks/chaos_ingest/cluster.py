@@ -61,7 +61,7 @@ class Cluster:
     ) -> StreamerSettings:
         """Settings of one run over one log: topics by the log, namespace, group and dead letters by the run."""
         return StreamerSettings(
-            kafka=KafkaConfig(bootstrap_servers=self.broker.proxied_servers, request_timeout_ms=5_000),
+            kafka=KafkaConfig(bootstrap_servers=self.broker.bootstrap_servers, request_timeout_ms=5_000),
             topics=TopicsConfig(
                 readings=f"readings-{log}",
                 labels=f"labels-{log}",

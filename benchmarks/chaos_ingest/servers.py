@@ -35,14 +35,18 @@ class ProxiedBroker(EmbeddedBroker):
         self.proxy.stop()
         super().stop()
 
-    def command(self) -> list[str]:
-        """The broker's own command, with the proxy's address as the advertised one."""
-        return [*super().command()[:-1], f"tcp://{self.proxied_servers}"]
-
     @property
-    def proxied_servers(self) -> str:
-        """host:port for clients."""
+    def bootstrap_servers(self) -> str:
+        """host:port of the proxy."""
         return f"127.0.0.1:{self.proxy.port}"
+
+    def go_away(self) -> None:
+        """Cuts it off; it could not be ended, since it would forget its topics."""
+        self.proxy.refuse(True)
+
+    def come_back(self) -> None:
+        """Lets clients through again."""
+        self.proxy.refuse(False)
 
 
 class CuttingProxy:

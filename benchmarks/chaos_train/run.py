@@ -56,15 +56,16 @@ class Seen:
     held: dict[str, bool] = field(default_factory=dict)
 
 
-def chaos(size: Size, say: Say = print) -> dict[str, Any]:
-    """Runs both and compares them."""
-    with Site() as site:
+def chaos(size: Size, say: Say = print, broker: str = "embedded") -> dict[str, Any]:
+    """Runs both on one of `site.BROKERS` and compares them."""
+    with Site(broker) as site:
         seen, scene = Seen(), Scene(site, "chaos")
         num_datasets = _Chaos(site, scene, size, seen, say).run()
         say(f"{num_datasets} data sets, {seen.kills.total()} kills; now the calm run")
         calm = Scene(site, "calm")
         _calm(calm, num_datasets)
         result = {
+            "broker": broker,
             "kills": seen.kills.total(),
             "kills_by_point": dict(sorted(seen.kills.items())),
             "cycles": scene.state().last_number,
@@ -218,12 +219,12 @@ class _Chaos:
 
     def _kafka_away(self) -> bool:
         self._rest()
-        self._site.broker.proxy.refuse(True)
+        self._site.broker.go_away()
         self._scene.more_windows()
         decided = until(self._scene.is_decided)
         trained = decided and bool(self._scene.reader.outbox())
         self._let_go()  # killed with its outbox full
-        self._site.broker.proxy.refuse(False)
+        self._site.broker.come_back()
         self._live_until(self._scene.is_settled)
         return trained
 

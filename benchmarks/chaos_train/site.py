@@ -10,6 +10,7 @@ from typing import Self
 
 import yaml
 
+from benchmarks.apache_kafka import ApacheBroker
 from benchmarks.chaos_ingest.servers import FragileRedis, ProxiedBroker
 from benchmarks.stored import StoredPlant
 from streamer.config import DataConfig, KafkaConfig, RedisConfig, SensorConfig, TopicsConfig, WindowsConfig
@@ -36,6 +37,11 @@ DATA = DataConfig(
     block_steps=16,
 )
 CAST_STEPS, WINDOW_STEPS, CASTS_A_CYCLE = 40, 20, 60
+# The embedded broker is cut off by a proxy, Apache Kafka is killed and started again.
+BROKERS: dict[str, type[ProxiedBroker] | type[ApacheBroker]] = {
+    "embedded": ProxiedBroker,
+    "apache": ApacheBroker,
+}
 SPEC = WindowsConfig(size_steps=WINDOW_STEPS, hop_steps=WINDOW_STEPS)
 WINDOWS_A_CYCLE = CASTS_A_CYCLE * CAST_STEPS // WINDOW_STEPS
 MODEL = ModelSettings(
@@ -51,11 +57,11 @@ class Site:
     """Everything but the trainer; one namespace, one pair of topics and one registry for each `scene`.
 
     Args:
-        casts: How many have been written.
+        broker: One of `BROKERS`.
     """
 
-    def __init__(self) -> None:
-        self.broker, self.redis = ProxiedBroker(), FragileRedis()
+    def __init__(self, broker: str = "embedded") -> None:
+        self.broker, self.redis = BROKERS[broker](), FragileRedis()
         self._stack = ExitStack()
         self.folder = Path()
 
@@ -85,7 +91,7 @@ class Scene:
     def __init__(self, site: Site, name: str) -> None:
         self.folder = site.folder / name
         self.settings = TrainerSettings(
-            kafka=KafkaConfig(bootstrap_servers=site.broker.proxied_servers, request_timeout_ms=2_000),
+            kafka=KafkaConfig(bootstrap_servers=site.broker.bootstrap_servers, request_timeout_ms=2_000),
             topics=TopicsConfig(models=f"{name}.models", model_events=f"{name}.events"),
             redis=RedisConfig(url=site.redis.url, namespace=name, timeout_s=2),
             dataset=DatasetConfig(max_windows=3 * WINDOWS_A_CYCLE),
