@@ -24,6 +24,7 @@ from streamer.kafka import TopicReader
 from streamer.plant.recording import Recording
 from streamer.process import StoppedError, StopRequest
 from streamer.process import main as run_command_line
+from streamer.sensors import listed
 from trainer.release.client.cloudevent import from_record
 from trainer.release.publish.events import EVENT_PREFIX
 
@@ -217,8 +218,8 @@ def demo(
 def _require_fit(recording: Recording, stage: Stage, config: Path) -> None:
     if recording.sensors != stage.settings.data.sensor_names:
         raise ConfigError(
-            f"{recording.directory}: its sensors are {', '.join(recording.sensors)}; "
-            f"{config / 'streamer.yaml'} has {', '.join(stage.settings.data.sensor_names)}: "
+            f"{recording.directory}: its sensors are {listed(recording.sensors)}; "
+            f"{config / 'streamer.yaml'} has {listed(stage.settings.data.sensor_names)}: "
             "name a fitting folder with CONFIG="
         )
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
+from streamer.sensors import SensorName, listed
 from streamer.settings import ConfigPath, PlacedError, Section, Settings
 from streamer.sources import LabelSourceConfig, SourceConfig, Topic, faults_of_sources
 
@@ -83,7 +84,7 @@ class RedisConfig(Section):
 class SensorConfig(Section):
     """One sensor: a field of a wide reading, a column of the data set."""
 
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")
+    name: SensorName
     unit: str = ""
 
 
@@ -100,11 +101,8 @@ class DataConfig(Section):
     def _sensors_are_distinct(self) -> Self:
         names = self.sensor_names
         twice = sorted({name for name in names if names.count(name) > 1})
-        reserved = sorted(set(names) & {"cast_id", "strand", "ts", "period_ms", "values", "event", "group"})
         if twice:
-            raise ValueError(f"sensors named twice: {', '.join(twice)}")
-        if reserved:
-            raise ValueError(f"names that belong to the message itself: {', '.join(reserved)}")
+            raise ValueError(f"sensors named twice: {listed(twice)}; give each a name of its own")
         if self.grid_phase_ms >= self.period_ms:
             raise ValueError("grid_phase_ms must be below period_ms")
         return self

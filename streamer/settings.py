@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from streamer.errors import ConfigError
+from streamer.terminal import printable
 
 ENV_PREFIX = "CASTING_"
 # Variables of the test suite, not of the services.
@@ -161,10 +162,12 @@ def read_secret(path: Path) -> str:
 
 
 def _fault(path: Path, lines: dict[Loc, int], from_env: dict[str, Any], loc: Loc, message: str) -> str:
-    key = ".".join(str(part) for part in loc)
+    if loc[-1:] == ("[key]",):  # pydantic's word for a key that is wrong itself
+        loc = loc[:-1]
+    key = printable(".".join(str(part) for part in loc))
     if depth := _held(from_env, loc):
         variable = ENV_PREFIX + "__".join(str(part).upper() for part in loc[:depth])
-        within = ".".join(str(part) for part in loc[depth:])
+        within = printable(".".join(str(part) for part in loc[depth:]))
         return f"environment: {variable}: {within and f'{within}: '}{message}"
     known = loc
     while known and known not in lines:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from streamer.sensors import SensorName, listed, quoted
 from streamer.settings import Loc, Section
 from streamer.units import IDENTITY, Conversion, conversion
 
@@ -22,7 +23,8 @@ Format = Literal["auto", "wide", "chunk", "tag"]
 QualityScheme = Literal["words", "opc_ua", "opc_da", "sparkplug"]
 TimeUnit = Literal["ms", "s", "us", "ns", "rfc3339"]
 KEY, HEADER = "$key", "$header:"
-_PATH = re.compile(r"[^\s.$][^\s.]*(\.[^\s.]+)*")
+_STEP = r"[^\s.]+(?:\s+[^\s.]+)*"
+_PATH = re.compile(rf"(?!\$){_STEP}(?:\.{_STEP})*")
 
 
 def _path(path: str) -> str:
@@ -142,9 +144,9 @@ class SourceConfig(Section):
     fields: ReadingFields = ReadingFields()
     time: TimeConfig = TimeConfig()
     quality: QualityConfig = QualityConfig()
-    tags: dict[str, str] = Field({}, description="tag: sensor; empty: tags bear the names of sensors")
+    tags: dict[str, SensorName] = Field({}, description="tag: sensor; empty: tags bear the names of sensors")
     unknown_tags: Literal["ignore", "refuse"] = "ignore"
-    sensors: dict[str, SourceSensorConfig] = Field(
+    sensors: dict[SensorName, SourceSensorConfig] = Field(
         {}, description="by name; those that need no more are left out"
     )
     # Smaller: a sensor that reports by exception has gaps. Larger: a dead one looks alive for longer.
@@ -196,7 +198,7 @@ def faults_of_sources(
 
 
 def _faults_of_source(source: SourceConfig, units: Mapping[str, str]) -> Iterator[tuple[Loc, str]]:
-    known = f"; sensors are {', '.join(units)}"
+    known = f"; sensors are {listed(units)}"
     for name, sensor in source.sensors.items():
         if name not in units:
             yield ("sensors", name), f"no such sensor in data.sensors{known}"
@@ -207,7 +209,7 @@ def _faults_of_source(source: SourceConfig, units: Mapping[str, str]) -> Iterato
             yield ("sensors", name, "unit"), str(exc)
     for tag, name in source.tags.items():
         if name not in units:
-            yield ("tags", tag), f"{name} is no sensor of data.sensors{known}"
+            yield ("tags", tag), f"{quoted(name)} is no sensor of data.sensors{known}"
     yield from _faults_of_paths(source, units)
 
 

@@ -19,6 +19,7 @@ from streamer.plant.recording import Recording
 from streamer.plant.regimes import SENSORS
 from streamer.plant.simulator import Simulator, SimulatorConfig
 from streamer.process import StopRequest
+from streamer.sensors import listed
 
 SpeedOption = Annotated[
     float, typer.Option(min=0, help="Times real time; 0: as fast as the broker takes it.", metavar="X")
@@ -43,8 +44,8 @@ def simulate(
     settings = read_settings(config)
     if silent := sorted(set(settings.data.sensor_names) - set(SENSORS)):
         raise ConfigError(
-            f"{config}: data.sensors {', '.join(silent)} would never say anything; "
-            f"the simulated plant has {', '.join(SENSORS)}"
+            f"{config}: data.sensors {listed(silent)} would never say anything; "
+            f"the simulated plant has {listed(SENSORS)}"
         )
     plant = SimulatorConfig(
         seed=seed,
@@ -76,8 +77,8 @@ def replay(
     source = Recording.open(recording)
     if source.sensors != settings.data.sensor_names:
         raise ConfigError(
-            f"{config}: data.sensors are {', '.join(settings.data.sensor_names)}; "
-            f"the recording {recording} has {', '.join(source.sensors)}"
+            f"{config}: data.sensors are {listed(settings.data.sensor_names)}; "
+            f"the recording {recording} has {listed(source.sensors)}"
         )
     events = source.events(chunk_rows=chunk_rows, hold_back_labels=hold_back_labels)
     return _feed(config, settings, events, speed, source.num_readings)

@@ -21,6 +21,7 @@ from streamer.codec.wire import Fields, fields_of
 from streamer.errors import RecordError
 from streamer.records import Record
 from streamer.schema import CastEnd
+from streamer.sensors import listed, quoted
 
 MAX_CHUNK_ROWS = 100_000
 MAX_PERIOD_MS = 3_600_000
@@ -141,7 +142,7 @@ class ExactDecoder:
             raise RecordError("bad_tag", f"tag is {show(name)}, expected a text")
         column = self._layout.columns.get(name, -1)
         if column < 0 and self._source.unknown_tags == "refuse":
-            known = ", ".join(self._layout.columns)[:120]
+            known = listed(self._layout.columns)[:120]
             raise RecordError("unknown_tag", f"no sensor for tag {show(name)}; tags are {known}")
         quality = quality_of(self._layout.get("quality", fields, record), self._source.quality.scheme)
         if quality is Quality.UNCERTAIN:
@@ -152,7 +153,7 @@ class ExactDecoder:
         row: list[Any] = [None] * len(self._layout.sensors)
         if column >= 0 and not is_bad:
             if value is ...:
-                raise RecordError("bad_value", f"{self._layout.sensors[column]} has no value")
+                raise RecordError("bad_value", f"{quoted(self._layout.sensors[column])} has no value")
             row[column] = value
         piece = self._piece(found, record, self._numbers([row]), "tag")
         piece.tag, piece.is_bad = column, is_bad
@@ -164,7 +165,7 @@ class ExactDecoder:
                 if value is None or value is ...:
                     row[index] = math.nan
                 elif type(value) is not float and type(value) is not int:
-                    sensor = self._layout.sensors[index]
+                    sensor = quoted(self._layout.sensors[index])
                     raise RecordError("bad_value", f"{sensor} is {show(value)}, expected a number or null")
         try:
             return np.array(rows, dtype=np.float64)

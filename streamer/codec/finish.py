@@ -16,6 +16,7 @@ from streamer.columns import BoolArray, FloatArray, ReadingColumns
 from streamer.config import SensorConfig
 from streamer.errors import RecordError
 from streamer.records import IntArray
+from streamer.sensors import quoted
 from streamer.sources import SourceConfig
 
 Refused = list[tuple[int, RecordError]]
@@ -82,7 +83,7 @@ class Finisher:
 
     def _too_large(self, value: float, column: int) -> RecordError:
         return RecordError(
-            "bad_value", f"{self._sensors[column]} is {value}, which does not fit into float32"
+            "bad_value", f"{quoted(self._sensors[column])} is {value}, which does not fit into float32"
         )
 
     def _stops(self, part: Part, values_NF: FloatArray) -> BoolArray | None:

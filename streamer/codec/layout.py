@@ -29,7 +29,7 @@ class Layout:
         sensor_paths: Their fields in a wide message.
         known: By format, the fields that are not unknown.
         telling: Fields that tell one format from another.
-        may_be_fast: Whether all fields lie in the value, under names that msgspec takes.
+        fast_kinds: The formats whose fields all lie in the value, under names that msgspec takes.
         unwrap: Whether Kafka Connect's envelope is taken off.
     """
 
@@ -50,7 +50,9 @@ class Layout:
             "tag": tree([*common, *tag]),
         }
         # Fields that lie beside the value are fetched one by one.
-        self.may_be_fast = not self.origins and all(map(is_plain, [*self.paths.values(), *self.sensor_paths]))
+        may_be_fast = not self.origins and all(map(is_plain, self.paths.values()))
+        slow = set() if all(map(is_plain, self.sensor_paths)) else {"wide"}
+        self.fast_kinds = self.known.keys() - slow if may_be_fast else set()
         # What tells one format from another: these fields never become unknown ones that are skipped.
         self.telling = [self.paths["event"]]
         if source.format == "auto":

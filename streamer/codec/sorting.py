@@ -135,7 +135,7 @@ class Sorter:
             piece = self._decode_one(batch, int(left_M[0]), done)
             left_M = left_M[1:]
             shape = None
-            if piece is not None and self._layout.may_be_fast:
+            if piece is not None and piece.shape.kind in self._layout.fast_kinds:
                 decoder = self._fast_decoder(piece.shape)
                 if decoder.learn(counts.often(piece)):
                     tried.discard(piece.shape)

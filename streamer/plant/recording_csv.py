@@ -10,6 +10,7 @@ import gzip
 import io
 import math
 import re
+import unicodedata
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -20,12 +21,10 @@ from typing import NoReturn, TextIO
 
 from streamer.errors import RecordingError
 from streamer.schema import CAST_ID, Label
+from streamer.sensors import fault_of_name, listed, quoted
 
 KEY_COLUMNS = ("cast_id", "strand", "ts")
 LABEL_COLUMNS = ("cast_id", "defect", "inspected_at")
-SENSOR = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-# Fields of the messages themselves: a sensor of that name would make a wide reading another message.
-RESERVED = frozenset({"cast_id", "strand", "ts", "period_ms", "values", "event", "group"})
 # 1990 to 2100, what the streamer takes for a time; seconds or microseconds lie outside.
 MIN_TS, MAX_TS = 631_152_000_000, 4_102_444_800_000
 _WHOLE = re.compile(r"[0-9]+")
@@ -43,7 +42,7 @@ class RecordedRow:
 
 
 class CsvTable:
-    """A CSV file with a header, plain or gzip.
+    """A CSV file with a header, plain or gzip; names of columns are composed (NFC).
 
     Raises:
         RecordingError: The file is missing, is empty, is not UTF-8 CSV, or lacks a column.
@@ -55,11 +54,13 @@ class CsvTable:
             _, header = next(lines, (1, None))
         if header is None:
             raise RecordingError(f"{path}:1: the file is empty; expected a header with {', '.join(required)}")
-        self.columns = tuple(header)
+        # We write the messages ourselves: nobody else spells these names.
+        self.columns = tuple(unicodedata.normalize("NFC", name) for name in header)
         for name in required:
             if name not in self.columns:
-                found = ", ".join(self.columns)
-                self.fail(1, name, f"no such column among {found}; add it, cells separated by commas")
+                self.fail(
+                    1, name, f"no such column among {listed(self.columns)}; add it, cells separated by commas"
+                )
         for name in self.columns:
             if self.columns.count(name) > 1:
                 self.fail(1, name, "stands twice; rename one")
@@ -74,7 +75,7 @@ class CsvTable:
 
     def fail(self, line: int, column: str, fault: str) -> NoReturn:
         """Raises the error that names a cell."""
-        raise RecordingError(f"{self.path}:{line}: column {column}: {fault}")
+        raise RecordingError(f"{self.path}:{line}: column {quoted(column)}: {fault}")
 
     def _lines(self) -> Generator[tuple[int, list[str]], None, None]:
         try:
@@ -107,12 +108,8 @@ class ReadingsTable(CsvTable):
                 f"{path}:1: no sensor; add a column for each beside {', '.join(KEY_COLUMNS)}"
             )
         for name in self.sensors:
-            if name in RESERVED or not SENSOR.fullmatch(name):
-                self.fail(
-                    1,
-                    name,
-                    f"cannot name a sensor; write letters, digits and _.- and none of {sorted(RESERVED)}",
-                )
+            if fault := fault_of_name(name):
+                self.fail(1, name, fault)
         self._cast_id, self._strand, self._ts = (self.columns.index(name) for name in KEY_COLUMNS)
         self._values = [self.columns.index(name) for name in self.sensors]
 

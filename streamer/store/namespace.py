@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from streamer.config import DataConfig, SensorConfig, WindowsConfig
 from streamer.errors import RefusedError
+from streamer.sensors import quoted
 from streamer.store import scripts
 from streamer.store.connection import Client, map_redis_errors, text
 from streamer.store.keys import Keys
@@ -165,7 +166,7 @@ def read_spec(client: Client, keys: Keys, name: str) -> WindowsConfig | None:
 def _show(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(
-            f"{sensor.name} [{sensor.unit}]" for sensor in value if isinstance(sensor, SensorConfig)
+            f"{quoted(sensor.name)} [{sensor.unit}]" for sensor in value if isinstance(sensor, SensorConfig)
         )
     return str(value)
 

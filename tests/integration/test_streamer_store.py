@@ -9,6 +9,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 from columns import Reading, cast_readings
+from odd_names import ODD_NAMES
 from streamer_harness import DATA, WINDOWS
 
 from streamer.columns import FloatArray
@@ -316,6 +317,14 @@ def test_a_namespace_means_the_same_for_good(store: Store) -> None:
     assert "it has speed [], level [], the configuration says speed [m/min]" in told
     assert "period_ms: it has 1000, the configuration says 500" in told
     assert "block_steps" not in told
+
+
+def test_a_namespace_has_sensors_of_any_name(store: Store) -> None:
+    data = DataConfig(sensors=tuple(SensorConfig(name=name) for name in ODD_NAMES))
+    claim_namespace(store.client, store.keys, data)
+    assert read_namespace(store.client, store.keys) == data
+    with pytest.raises(RefusedError, match=r'it has "Volume Flow RateRMS" \[\], '):
+        claim_namespace(store.client, store.keys, DATA)
 
 
 def test_a_window_spec_means_the_same_for_good(store: Store) -> None:

@@ -14,6 +14,7 @@ from streamer.codec import Codec
 from streamer.config import StreamerSettings
 from streamer.records import Headers, Record, RecordBatch
 from streamer.schema import CastEnd
+from streamer.sensors import MAX_NAME_CHARS, RESERVED, fault_of_name
 from streamer.settings import load_settings
 from streamer.sources import ReadingFields, SourceConfig
 from streamer.units import conversion
@@ -44,6 +45,16 @@ def rows(section: str, codec: Codec | None = None) -> Any:
     assert decoded.refused == []
     assert decoded.num_unknown_fields == 0
     return decoded.readings.values_NF
+
+
+def test_names_of_sensors() -> None:
+    text = SECTIONS["Names of sensors"]
+    assert f"1 to {MAX_NAME_CHARS} characters" in text
+    (reserved,) = re.findall(r"^\| (.*) \| they are fields of the messages \|$", text, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", reserved)) == RESERVED
+    (examples,) = re.findall(r"that print, such as (.*?)\.", text)
+    for name in re.findall(r"`([^`]+)`", examples):
+        assert fault_of_name(name) is None
 
 
 def test_wide_rows() -> None:

@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from streamer.columns import FloatArray
+from streamer.sensors import listed
 from streamer.windows import valid_steps
 from trainer.errors import ArtifactError, ModelInputError
 from trainer.learn.config import ArchitectureConfig
@@ -122,7 +123,7 @@ class Scorer:
         fits = steps in ("cast", x_NTF.shape[1]) if x_NTF.ndim == 3 else False
         if not fits or x_NTF.shape[2] != len(names):
             raise ModelInputError(
-                f"expected windows [N, {steps}, {len(names)}] with sensors {', '.join(names)}, "
+                f"expected windows [N, {steps}, {len(names)}] with sensors {listed(names)}, "
                 f"got {list(x_NTF.shape)}"
             )
         if x_NTF.dtype.kind != "f":

@@ -12,8 +12,10 @@ import pytest
 from columns import Reading, decode_reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd_names import ODD_NAMES
 
 from streamer.codec import MAX_TS, MIN_TS, Codec, checks, log_time, parse_time
+from streamer.codec.layout import Layout
 from streamer.codec.times import TimeReader
 from streamer.columns import NO_TIME
 from streamer.config import SensorConfig
@@ -713,3 +715,54 @@ def test_labels_lie_where_their_source_says() -> None:
     assert decoding.decode_label(record(label)) == Label("C1", True, TS)
     with pytest.raises(RecordError, match="inspected_at is 1e"):
         decoding.decode_label(record({**label, "at": 1e306}))
+
+
+def forms_of(message: dict[str, object]) -> list[Record]:
+    """A message as JSON with and without escapes, and as MessagePack."""
+    return [record(message), record(json.dumps(message, ensure_ascii=False).encode()), msgpack(message)]
+
+
+@pytest.mark.parametrize("num", [1, 20])
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_sensor_may_have_any_name(name: str, num: int) -> None:
+    decoding = Codec((SensorConfig(name="level"), SensorConfig(name=name, unit="bar")))
+    wide_row = {"cast_id": "C1", "ts": TS, "level": 1.5, name: 2.5}
+    for message, expected in (
+        (wide_row, [1.5, 2.5]),
+        (tag(tag=name, value=2.5), [None, 2.5]),
+        (chunk(values=[[1.5, 2.5]]), [1.5, 2.5]),
+    ):
+        for one in forms_of(message):
+            if "values" in message and one.headers:
+                continue  # MessagePack packs them
+            decoded = decoding.decode(RecordBatch.of([one] * num))
+            assert (decoded.refused, decoded.num_unknown_fields) == ([], 0)
+            np.testing.assert_array_equal(decoded.readings.values_NF, [np.array(expected, float)] * num)
+
+
+def test_a_sensor_of_any_name_has_a_unit_and_a_range() -> None:
+    name = ODD_NAMES[2]
+    sensors = {name: {"unit": "psi", "max": 1}}
+    source = SourceConfig.model_validate({"topic": "readings", "sensors": sensors})
+    decoding = Codec((SensorConfig(name=name, unit="bar"),), source)
+    messages = [record({"cast_id": "C1", "ts": TS, name: value}) for value in (10, 1000)]
+    decoded = decoding.decode(RecordBatch.of(messages))
+    np.testing.assert_allclose(decoded.readings.values_NF, [[0.6894757], [np.nan]], rtol=1e-6)
+    assert decoded.num_out_of_range == {name: 1}
+
+
+def test_a_refusal_shows_where_the_name_ends() -> None:
+    decoding = Codec((SensorConfig(name="Volume Flow, left"),))
+    for value, said in (
+        ("x", "\"Volume Flow, left\" is 'x', expected"),
+        (1e300, '"Volume Flow, left" is 1e+300'),
+    ):
+        one = record({"cast_id": "C1", "ts": TS, "Volume Flow, left": value})
+        ((_, error),) = decoding.decode(RecordBatch.of([one])).refused
+        assert str(error).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["a", 'a"b', "a\\b"])
+def test_names_that_json_escapes_slow_down_wide_rows_alone(name: str) -> None:
+    layout = Layout((SensorConfig(name=name),), SourceConfig(topic="readings"))
+    assert layout.fast_kinds == {"chunk", "tag"} | ({"wide"} if name == "a" else set())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from odd_names import ODD_NAMES
+from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.config import StreamerSettings
-from streamer.metrics import StreamerMetrics
+from streamer.metrics import StreamerMetrics, exposition
 from streamer.open_rows import OUTCOMES
 from streamer.outcomes import REASONS, RECORD_KINDS
 from streamer.settings import load_settings
@@ -58,3 +60,15 @@ def test_each_source_has_a_topic_of_its_own(settings: StreamerSettings) -> None:
     fields = settings.model_dump() | {"sources": [{"topic": topic} for topic in topics]}
     counters = shown(StreamerMetrics.of(StreamerSettings.model_validate(fields)))
     assert counters["log_gaps"].keys() == {(topic,) for topic in (*topics, settings.topics.labels)}
+
+
+def test_prometheus_reads_a_sensor_of_any_name() -> None:
+    metrics = StreamerMetrics(sensors=ODD_NAMES)
+    for count, name in enumerate(ODD_NAMES, start=1):
+        metrics.out_of_range.labels(name).inc(count)
+    families = text_string_to_metric_families(exposition(metrics.registry).decode())
+    (family,) = (each for each in families if each.name == "casting_streamer_out_of_range")
+    read = {
+        sample.labels["sensor"]: sample.value for sample in family.samples if sample.name.endswith("_total")
+    }
+    assert read == {name: count for count, name in enumerate(ODD_NAMES, start=1)}

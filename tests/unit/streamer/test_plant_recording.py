@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import itertools
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from odd_names import ODD_NAMES
 
 from streamer.errors import RecordingError
 from streamer.plant.recording import Recording
@@ -229,9 +231,9 @@ def in_labels(old: str, new: str) -> Callable[[Path], None]:
 
 
 def _replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new, 1))
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def _both(folder: Path) -> None:
@@ -260,8 +262,14 @@ def _not_gzip(folder: Path) -> None:
         (in_readings(READINGS[READINGS.index("\n") + 1 :], ""), r"readings\.csv:2: no rows"),
         (in_readings("cast_id,", "castid,"), r"readings\.csv:1: column cast_id: no such column"),
         (in_readings("level", "temp"), r"readings\.csv:1: column temp: stands twice"),
-        (in_readings("level", "event"), r"readings\.csv:1: column event: cannot name a sensor"),
-        (in_readings("level", "le vel"), r"readings\.csv:1: column le vel: cannot name a sensor"),
+        (in_readings("level", "event"), r"readings\.csv:1: column event: is a field of the messages"),
+        (in_readings("level", " level"), r'readings\.csv:1: column " level": begins or ends with a blank'),
+        (
+            in_readings("level", '"le\nvel"'),
+            r'readings\.csv:\d: column "le\\nvel": holds U\+000A, which does not',
+        ),
+        (in_readings("level", "le\u0301 x,l\u00e9 x"), r'readings\.csv:1: column "l\u00e9 x": stands twice'),
+        (in_readings("cast_id,", '"cast,id",'), r'no such column among "cast,id", strand'),
         (in_readings(f"A,1,{T0},", "A,1,noon,"), r"readings\.csv:2: column ts: 'noon' is not a whole number"),
         (in_readings(f"A,1,{T0},", "A,1,1767225600,"), r":2: column ts: 1767225600 lies outside 1990"),
         (in_readings(f"{T0 + 9000}", f"{T0}"), r"readings\.csv:7: column ts: \d+ is before the row above"),
@@ -307,6 +315,22 @@ def test_the_order_of_columns_does_not_matter(folder: Path) -> None:
     recording = Recording.open(folder)
     assert recording.sensors == ("x", "y")
     assert messages(recording)[0][1] == {"cast_id": "A", "ts": T0, "x": 1.0, "y": 2.0}
+
+
+def test_a_column_may_have_any_name(folder: Path) -> None:
+    with (folder / "readings.csv").open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(("cast_id", "strand", "ts", *ODD_NAMES))
+        writer.writerow(("A", 1, T0, *range(len(ODD_NAMES))))
+    recording = Recording.open(folder)
+    assert recording.sensors == ODD_NAMES
+    row = messages(recording)[0][1]
+    assert [row[name] for name in ODD_NAMES] == list(range(len(ODD_NAMES)))
+
+
+def test_a_column_is_composed(folder: Path) -> None:
+    in_readings("level", "Gie\u0301en")(folder)
+    assert Recording.open(folder).sensors == ("Gi\u00e9en", "temp")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_all_faults_are_told_at_once_at_their_lines(faults: Faults) -> None:
         ("data:\n  sensors:\n    - {name: a}\n    - {name: a}\n", "s.yaml:1: data: sensors named twice: a"),
         (
             "data:\n  sensors:\n    - {name: ts}\n",
-            "s.yaml:1: data: names that belong to the message itself: ts",
+            "s.yaml:3: data.sensors.0.name: ts is a field of the messages; give the sensor another name",
         ),
         (
             "data:\n  sensors:\n    - {name: a}\n    - {nam: b}\n",

@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd_names import ODD_NAMES
 
 from streamer.config import SensorConfig, WindowsConfig
 from trainer.errors import ArtifactError
@@ -86,6 +87,19 @@ def test_what_is_read_is_what_was_written() -> None:
         np.testing.assert_array_equal(artifact.tensors[name], tensor)
     assert artifact.manifest.model_copy(update={"weights_sha256": ""}) == MANIFEST
     assert artifact.manifest.sensor_names == ("mold_level", "superheat")
+
+
+def test_sensors_of_any_name_are_read_back() -> None:
+    sensors = tuple(SensorConfig(name=name, unit="°C") for name in ODD_NAMES)
+    artifact = read_artifact(write_artifact(TENSORS, MANIFEST.model_copy(update={"sensors": sensors})))
+    assert artifact.manifest.sensors == sensors
+    assert artifact.has_manifest_digest
+
+
+def test_the_longest_names_of_the_most_sensors_fit() -> None:
+    sensors = tuple(SensorConfig(name=f"{number:\u00e9>128}", unit="°C") for number in range(1024))
+    data = write_artifact(TENSORS, MANIFEST.model_copy(update={"sensors": sensors}))
+    assert read_artifact(data).manifest.sensors == sensors
 
 
 def test_the_same_model_gives_the_same_bytes_whatever_the_order_and_layout_of_its_tensors() -> None:

@@ -34,6 +34,13 @@ def test_only_the_columns_that_differ_are_told() -> None:
     ]
 
 
+def test_a_name_shows_where_it_ends() -> None:
+    other = SensorConfig(name="Volume Flow, left", unit="L/min")
+    assert OURS.differences(ModelInputs((LEVEL, other), 1000, 300)) == [
+        'sensors: casting_speed m/min here, "Volume Flow, left" L/min there'
+    ]
+
+
 def test_of_many_sensors_the_first_are_named() -> None:
     many = tuple(SensorConfig(name=f"s{number}") for number in range(30))
     (told,) = ModelInputs(many, 1000, 300).differences(ModelInputs(many[::-1], 1000, 300))

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Literal, Self
 
 from streamer.config import DataConfig, SensorConfig, WindowsConfig
+from streamer.sensors import quoted
 
 # Smaller: a swap of several sensors is told in part. Larger: a plant of a thousand sensors fills the log.
 SHOWN_SENSORS = 8
@@ -48,7 +49,9 @@ class ModelInputs:
 
     def _sensors_unlike(self, other: ModelInputs) -> str:
         pairs = zip_longest(self.sensors, other.sensors)
-        return _listed([f"{mine.name} {mine.unit}".rstrip() for mine, its in pairs if mine and mine != its])
+        return _listed(
+            [f"{quoted(mine.name)} {mine.unit}".rstrip() for mine, its in pairs if mine and mine != its]
+        )
 
 
 def _listed(names: Sequence[str]) -> str:
