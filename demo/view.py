@@ -72,7 +72,7 @@ class View(AbstractContextManager["View"]):
         status = self._story.status
         for name in ("readings", "casts", "sealed_windows", "labelled_windows", "defective_windows"):
             facts.add_row(name.replace("_", " "), f"{status.get(name, 0):,}")
-        facts.add_row("training", self._trainer_line())
+        facts.add_row("training", Text(self._trainer_line()))
         versions = ", ".join(f"version {version}: {n:,} windows" for version, n in self._story.scored.items())
         facts.add_row("subscriber", versions or "waits for its first model")
         return Group(Panel(facts, title="castloop demo", title_align="left"), Text("\n".join(self._lines)))

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from streamer import process
 from streamer.logs import configure_logging
 from streamer.process import StopRequest
+from streamer.terminal import printable
 from trainer.config import TrainerSettings, load_trainer_settings
 from trainer.errors import CycleStoppedError
 from trainer.learn.config import ModelSettings
@@ -180,7 +182,7 @@ def _entry(entry: ModelEntry) -> dict[str, Any]:
 def _print_facts(facts: dict[str, Any]) -> None:
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False, box=None)
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), _shown(value))
+        table.add_row(name.replace("_", " "), Text(printable(_shown(value))))
     Console().print(table)
 
 

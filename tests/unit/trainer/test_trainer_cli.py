@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_names import ODD_NAMES
 
 from streamer.config import SensorConfig, WindowsConfig
 from trainer.cli import _print_facts, _shown
@@ -41,6 +42,16 @@ def test_a_long_path_is_folded_and_not_cut(
     _print_facts({"version": 3, "folder": folder})
 
     assert folder in "".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_in_a_table_is_text_and_no_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    _print_facts({"decision": "failed", "reasons": [f"sensors: {name} here", "\x1b[2Jx"]})
+    shown = capsys.readouterr().out
+    assert f"sensors: {name} here; \\x1b[2Jx" in shown
 
 
 def test_help_of_every_command_imports_nothing_that_takes_seconds() -> None:
