@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(ModelSettings, options.config) if options.config else ModelSettings()
         # All are read before the first training: a fault is told in seconds.
-        sources = {name: _open(source, options) for name, source in _named(options.sources).items()}
+        sources = {name: _open(source, options) for name, source in named(options.sources).items()}
         result = {name: measure(name, parts_of, settings) for name, parts_of in sources.items()}
     except CastingError as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -76,13 +76,13 @@ def from_least(low: int) -> Callable[[str], int]:
     return number
 
 
-def _named(sources: Sequence[str]) -> dict[str, str]:
+def named(sources: Sequence[str]) -> dict[str, str]:
     """The sources by name; where two have the same one, by the paths that were given."""
-    times = Counter(_name(source) for source in dict.fromkeys(sources))
-    return {source if times[_name(source)] > 1 else _name(source): source for source in sources}
+    times = Counter(name_of(source) for source in dict.fromkeys(sources))
+    return {source if times[name_of(source)] > 1 else name_of(source): source for source in sources}
 
 
-def _name(source: str) -> str:
+def name_of(source: str) -> str:
     return source if source == SIMULATOR else Path(source).resolve().name
 
 
@@ -125,7 +125,7 @@ def measure(name: str, parts_of: dict[int, Parts], settings: ModelSettings) -> R
         },
         "seconds": _mean([report["seconds"] for report in seeds.values()]),
         "seeds": seeds,
-        "checks": {text: check(mean) for text, check in CHECKS.get(_name(name), {}).items()},
+        "checks": {text: check(mean) for text, check in CHECKS.get(name_of(name), {}).items()},
     }
 
 

@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 import structlog
 
-from streamer.store.reading import WindowReader
 from trainer.cycle.baseline_gap import warn_if_behind
 from trainer.cycle.candidate import TrainingSummary, model_file
 from trainer.cycle.challenger import train_challenger
@@ -23,6 +22,7 @@ from trainer.cycle.state import Cycle
 from trainer.data.catalogue import keep, let_go
 from trainer.data.config import DatasetConfig
 from trainer.data.dataset import Dataset, LabelledWindows, freeze, load
+from trainer.data.source import WindowSource
 from trainer.data.split import Split, require_classes, split_by_time
 from trainer.disk import map_disk_errors
 from trainer.errors import ArtifactError, CheckpointError, RegistryBehindError
@@ -79,7 +79,7 @@ class Phases:
         self._tensorboard_dir = tensorboard_dir
         self._dataset: Dataset | None = None  # of the cycle in progress, as long as this process runs it
 
-    def step(self, reader: WindowReader, cycle: Cycle) -> Cycle:
+    def step(self, reader: WindowSource, cycle: Cycle) -> Cycle:
         """Takes a cycle to its next phase."""
         if cycle.phase == "waiting":
             return self._freeze(reader, cycle)
@@ -103,7 +103,7 @@ class Phases:
         require_classes(split, dataset.y_N)
         return split
 
-    def _freeze(self, reader: WindowReader, cycle: Cycle) -> Cycle:
+    def _freeze(self, reader: WindowSource, cycle: Cycle) -> Cycle:
         self._lease.ensure()
         owner = self._registry.model_name
         dataset = freeze(
@@ -127,7 +127,7 @@ class Phases:
         needed = (dataset.manifest.id, self._journal.state.dataset, of_champion)
         return {each for each in needed if each is not None}
 
-    def _train(self, reader: WindowReader, cycle: Cycle) -> Cycle:
+    def _train(self, reader: WindowSource, cycle: Cycle) -> Cycle:
         dataset = self._loaded(reader, cycle)
         split = self._check(dataset, cycle.config)
         version = self._registry.trained_in(cycle.number)
@@ -178,7 +178,7 @@ class Phases:
                 "registry: point registry.path to that one, or start with --adopt to go on behind it"
             )
 
-    def _decide(self, reader: WindowReader, cycle: Cycle) -> Cycle:
+    def _decide(self, reader: WindowSource, cycle: Cycle) -> Cycle:
         dataset, version = self._loaded(reader, cycle), cycle.version
         assert version is not None  # noqa: S101 - the phase says so
         split = self._check(dataset, cycle.config)
@@ -195,7 +195,7 @@ class Phases:
         warn_if_behind(challenger.manifest, decision=decision.kind)
         return cycle.decided(decision, result)
 
-    def _loaded(self, reader: WindowReader, cycle: Cycle) -> Dataset:
+    def _loaded(self, reader: WindowSource, cycle: Cycle) -> Dataset:
         if self._dataset is None:
             log.info("going on", cycle=cycle.number, phase=cycle.phase)
             self._dataset = load(reader, self._journal.manifest(cycle))

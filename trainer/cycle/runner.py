@@ -21,7 +21,6 @@ import structlog
 
 from streamer.errors import ConfigError, UnavailableError
 from streamer.store.lease import LeaseTakenError
-from streamer.store.reading import WindowReader
 from trainer.cycle.config import CycleConfig
 from trainer.cycle.journal import CycleJournal
 from trainer.cycle.phases import Phases, WriterLease
@@ -30,6 +29,7 @@ from trainer.cycle.settlement import Settlement
 from trainer.cycle.state import Cycle, State
 from trainer.data.catalogue import held_as
 from trainer.data.config import DatasetConfig
+from trainer.data.source import WindowSource
 from trainer.errors import (
     AttemptFailedError,
     CheckpointError,
@@ -117,7 +117,7 @@ class CycleRunner:
         )
         self.configuration = _digest(dataset, gate, model)
 
-    def run(self, reader: WindowReader, trigger: Trigger) -> CycleResult | None:
+    def run(self, reader: WindowSource, trigger: Trigger) -> CycleResult | None:
         """Runs the cycle in progress to its end, or a new one.
 
         Returns:
@@ -150,7 +150,7 @@ class CycleRunner:
         """Completes what the state says and a kill, a full disk or an outage left undone in the registry."""
         self._settlement.settle()
 
-    def news_after(self, reader: WindowReader) -> int:
+    def news_after(self, reader: WindowSource) -> int:
         """Label decisions after this number are news."""
         dataset = self._state.dataset
         held = dataset is None or held_as(self._registry.model_name, dataset) in reader.holds.holders()
@@ -165,7 +165,7 @@ class CycleRunner:
     def _state(self) -> State:
         return self._journal.state
 
-    def _begin(self, reader: WindowReader, trigger: Trigger) -> None:
+    def _begin(self, reader: WindowSource, trigger: Trigger) -> None:
         cycle = Cycle(
             number=self._state.last_number + 1,
             trigger=trigger,
@@ -179,7 +179,7 @@ class CycleRunner:
         self._phases.forget()
         log.info("cycle begins", cycle=cycle.number, trigger=trigger)
 
-    def _drop_outdated(self, reader: WindowReader) -> None:
+    def _drop_outdated(self, reader: WindowSource) -> None:
         """Gives up a cycle that still waits for windows, where the configuration was changed: it may be why."""
         cycle = self._state.in_progress
         today = (self.configuration, windows_of(reader))
@@ -190,12 +190,12 @@ class CycleRunner:
         cycle = self._state.in_progress
         return cycle is None or cycle.phase == "waiting"
 
-    def _require_inputs(self, reader: WindowReader) -> None:
+    def _require_inputs(self, reader: WindowSource) -> None:
         champion = self._registry.champion_version()
         if champion is not None and not self._accept_new_inputs:
             require_same_inputs(self._registry.manifest(champion), ModelInputs.of(reader.data, reader.spec))
 
-    def _attempt(self, reader: WindowReader, cycle: Cycle) -> None:
+    def _attempt(self, reader: WindowSource, cycle: Cycle) -> None:
         """One attempt of the phase that comes next; it is counted on disk before it begins."""
         counted = cycle.attempt(self._journal.progress(cycle)).due(self._now())
         if counted.attempts > self._cycle_config.max_attempts:
@@ -276,7 +276,7 @@ class CycleRunner:
         self.settle()
 
 
-def windows_of(reader: WindowReader) -> str:
+def windows_of(reader: WindowSource) -> str:
     """Which windows a reader reads: namespace and name."""
     return f"{reader.namespace}/{reader.spec.name}"
 

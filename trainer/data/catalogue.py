@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from streamer.store.reading import WindowReader
 from trainer.data.dataset import NEXT, OWNER, DatasetManifest
+from trainer.data.source import WindowSource
 
 
 def held_as(owner: str, dataset_id: str) -> str:
@@ -13,7 +13,7 @@ def held_as(owner: str, dataset_id: str) -> str:
     return f"{owner}/{dataset_id}"
 
 
-def keep(reader: WindowReader, manifest: DatasetManifest, *, owner: str = OWNER) -> None:
+def keep(reader: WindowSource, manifest: DatasetManifest, *, owner: str = OWNER) -> None:
     """Keeps a manifest in Redis under its id, and holds its casts there, until `let_go`.
 
     Raises:
@@ -25,7 +25,7 @@ def keep(reader: WindowReader, manifest: DatasetManifest, *, owner: str = OWNER)
 
 
 def let_go(
-    reader: WindowReader, keep_ids: Collection[str], num_kept: int, *, owner: str = OWNER
+    reader: WindowSource, keep_ids: Collection[str], num_kept: int, *, owner: str = OWNER
 ) -> list[str]:
     """Lets go of the older data sets of an owner: retention may take their casts, and their manifests go.
 

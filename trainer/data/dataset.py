@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from streamer.columns import FloatArray
 from streamer.config import DataConfig, WindowsConfig
-from streamer.store.reading import CastFacts, WindowReader
+from streamer.store.reading import CastFacts
 from streamer.windows import Address, valid_steps
+from trainer.data.source import WindowSource
 from trainer.errors import DatasetChangedError, NotEnoughDataError
 
 OWNER = "trainer"
@@ -95,7 +96,7 @@ class Dataset(LabelledWindows):
 
 
 def freeze(
-    reader: WindowReader,
+    reader: WindowSource,
     max_windows: int,
     check: Callable[[Selection], object] | None = None,
     *,
@@ -119,7 +120,7 @@ def freeze(
 
 
 def _select_and_hold(
-    reader: WindowReader, max_windows: int, check: Callable[[Selection], object] | None, holder: str
+    reader: WindowSource, max_windows: int, check: Callable[[Selection], object] | None, holder: str
 ) -> Selection:
     gone: frozenset[str] = frozenset()
     while True:
@@ -132,7 +133,7 @@ def _select_and_hold(
         gone |= leaving  # retention was there first: their rows may vanish while they are read
 
 
-def _select(reader: WindowReader, max_windows: int, gone: frozenset[str] = frozenset()) -> Selection:
+def _select(reader: WindowSource, max_windows: int, gone: frozenset[str] = frozenset()) -> Selection:
     # Read first: a label that comes in between is then counted as news for the next cycle.
     arrival = reader.last_arrival()
     labelled = [window for window in reader.labelled() if window[0].cast_id not in gone]
@@ -145,7 +146,7 @@ def _select(reader: WindowReader, max_windows: int, gone: frozenset[str] = froze
     return Selection(*_columns(windows, groups), arrival=arrival, windows=windows, facts=facts)
 
 
-def load(reader: WindowReader, manifest: DatasetManifest) -> Dataset:
+def load(reader: WindowSource, manifest: DatasetManifest) -> Dataset:
     """Reads the data set of a manifest again, bit for bit.
 
     Raises:
@@ -167,7 +168,7 @@ def load(reader: WindowReader, manifest: DatasetManifest) -> Dataset:
 
 
 def load_windows(
-    reader: WindowReader, addresses: Sequence[Address]
+    reader: WindowSource, addresses: Sequence[Address]
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     """Reads windows as one array, padded at their ends to the size of the spec; whole casts to the longest.
 
@@ -202,7 +203,7 @@ def _dataset(manifest: DatasetManifest, x_NTF: FloatArray, mask_NT: npt.NDArray[
     return Dataset(*_columns(manifest.windows, groups), manifest=manifest, x_NTF=x_NTF, mask_NT=mask_NT)
 
 
-def _manifest(reader: WindowReader, selection: Selection, x_NTF: FloatArray) -> DatasetManifest:
+def _manifest(reader: WindowSource, selection: Selection, x_NTF: FloatArray) -> DatasetManifest:
     content: dict[str, Any] = {
         "namespace": reader.namespace,
         "data": reader.data.model_dump(mode="json"),
