@@ -78,9 +78,13 @@ def place(rows: Sequence[RecordedRow], grid: Grid) -> tuple[Ints, Floats]:
     return step_K, x_KF
 
 
-def simulated(seed: int, num_casts: int, regime_changes: tuple[float, ...] = (0.5,)) -> Iterator[Cast]:
-    """The casts of a campaign, without what came too late; its regimes change at shares of it."""
-    config = SimulatorConfig(seed=seed, num_casts=num_casts, regime_changes=regime_changes)
+def simulated(seed: int, num_casts: int, plant: SimulatorConfig | None = None) -> Iterator[Cast]:
+    """The casts of a campaign, without what came too late.
+
+    Args:
+        plant: What else is simulated; None: one change of regime in the middle.
+    """
+    config = (plant or SimulatorConfig()).model_copy(update={"seed": seed, "num_casts": num_casts})
     for cast in Simulator(config).casts():
         grid = Grid(cast.period_ms, cast.start_ts % cast.period_ms)
         x_TF = np.where((cast.delay_ms_T > LATENESS_MS)[:, None], np.nan, cast.values_TF)

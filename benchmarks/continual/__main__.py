@@ -18,16 +18,17 @@ from benchmarks.recordings import MAX_STEPS, SIMULATOR, from_least, named
 from streamer.config import LoggingConfig
 from streamer.errors import CastingError
 from streamer.logs import configure_logging
+from streamer.plant.simulator import SimulatorConfig
 from streamer.settings import load_settings
 from trainer.errors import NotEnoughDataError
 from trainer.learn.config import ModelSettings
 
 NUM_CHUNKS = 10
-# Five regimes: the first is gone before the first window is scored but for a third of the second; the last one is the
-# first again.
-REGIME_CHANGES = (0.2, 0.4, 0.6, 0.8)
-# About 2,200 windows, as the rigs have. Larger: a regime is long enough for any way of retraining to catch up.
-NUM_CASTS = 600
+# Five regimes, the last one like the first: scored are the second half of the second one and the three behind it. A
+# cast is one window, so that the gate, which counts casts, has enough of them at the start.
+PLANT = SimulatorConfig(regime_changes=(0.2, 0.4, 0.6, 0.8), min_steps=240, max_steps=300)
+# Smaller: the gate part of the first cycle has too few defective casts. Larger: a cycle of ours takes minutes.
+NUM_CASTS = 1500
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +91,7 @@ def _open(source: str, options: argparse.Namespace) -> dict[int, Campaign]:
     try:
         if source == SIMULATOR:
             return {
-                seed: campaign_of(simulated(seed, options.casts, REGIME_CHANGES), MAX_STEPS, options.windows)
+                seed: campaign_of(simulated(seed, options.casts, PLANT), MAX_STEPS, options.windows)
                 for seed in options.seeds
             }
         campaign = campaign_of(recorded(Path(source)), MAX_STEPS, options.windows)
