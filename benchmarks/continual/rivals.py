@@ -6,6 +6,7 @@ Shape suffixes: N windows.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.continual.campaign import Campaign, Known
 from benchmarks.continual.method import Cost
@@ -139,7 +140,7 @@ class TrainedLSTM:
         return model
 
 
-def in_time(campaign: Campaign, index_N: Ints, y_N: np.ndarray) -> tuple[Ints, Ints]:
+def in_time(campaign: Campaign, index_N: Ints, y_N: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
     """Splits windows by time, whole groups, into a training and a validation part with both classes each.
 
     Raises:
