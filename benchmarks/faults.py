@@ -28,7 +28,8 @@ from benchmarks.recordings import BASELINES, from_least, train
 from streamer.errors import CastingError
 from streamer.settings import load_settings
 from trainer.learn.config import ModelSettings
-from trainer.learn.scores.baselines import LabelledPart, score_baselines
+from trainer.learn.members.labelled import LabelledPart
+from trainer.learn.scores.baselines import score_baselines
 
 SEEDS = (0, 1, 2)
 RANKED = ("model", *BASELINES)
@@ -102,7 +103,10 @@ def measure(kind: str, seeds: Sequence[int], settings: ModelSettings) -> dict[st
     found: dict[str, list[float]] = {who: [] for who in RANKED}
     for seed in seeds:
         parts = parts_of(kind, seed)
-        scores = {"model": train(parts, settings, seed)} | score_baselines(*parts, seed=seed)
+        baselines = score_baselines(*parts, seed=seed)
+        scores = {"model": train(parts, settings, seed)} | {
+            who: each.scores for who, each in baselines.items()
+        }
         for who, each in scores.items():
             found[who].append(each.auc_roc)
     means = {who: float(np.mean(values)) for who, values in found.items()}

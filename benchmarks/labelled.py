@@ -22,7 +22,7 @@ from streamer.timeline import Grid
 from streamer.windows import Address, Verdict, valid_steps, windows_between
 from trainer.data.config import DatasetConfig
 from trainer.data.split import require_classes, split_by_time
-from trainer.learn.scores.baselines import LabelledPart
+from trainer.learn.members.labelled import LabelledPart
 
 WINDOW_STEPS = 300
 # What comes later is not in a window: allowed lateness of configs/streamer.yaml.
@@ -108,7 +108,7 @@ def split(casts: Iterator[Cast], max_steps: int) -> Parts:
         mask_NT[n, : len(x_TF)] = valid_steps(x_TF)
     y_N = np.asarray([defective for *_, defective in windows], dtype=np.bool_)
     end_N = [cast.grid.time(address.end) for cast, address, _, _ in windows]
-    parts = split_by_time([cast.group for cast, *_ in windows], end_N, DatasetConfig())
+    parts = split_by_time([cast.group for cast, *_ in windows], end_N, y_N, DatasetConfig())
     require_classes(parts, y_N)
     index = (parts.train_N, parts.validation_N, parts.gate_N)
     train_part, validation, test = (LabelledPart(x_NTF[n], mask_NT[n], y_N[n]) for n in index)

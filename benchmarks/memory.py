@@ -33,7 +33,7 @@ from streamer.embedded import EmbeddedRedis, EmbeddedServerError
 from streamer.store.connection import Client, connect
 from streamer.store.keys import Keys
 from streamer.store.reading import WindowReader
-from trainer.cycle.candidate import model_file
+from trainer.cycle.candidate import candidate
 from trainer.cycle.challenger import train_challenger
 from trainer.cycle.decide import Contest, judge
 from trainer.data.config import DatasetConfig
@@ -149,7 +149,7 @@ def run_cycle(size: Size) -> None:
         architecture=ArchitectureConfig(num_layers=1, hidden_size=8, head_hidden_dims=(8,), stem_stride=20),
         training=TrainingConfig(max_epochs=1, batch_size=64),
     )
-    split = split_by_time(dataset.groups, dataset.end_N, DatasetConfig())
+    split = split_by_time(dataset.groups, dataset.end_N, dataset.y_N, DatasetConfig())
     with tempfile.TemporaryDirectory() as folder:
         challenger = train_challenger(
             dataset,
@@ -162,17 +162,16 @@ def run_cycle(size: Size) -> None:
             on_epoch=lambda _: None,
             should_stop=lambda: False,
         )
-    data = model_file(
+    files = candidate(
         challenger,
         dataset,
-        split,
         settings,
         model_name="memory",
         version=1,
         cycle=1,
         now=datetime.now(UTC),
     )
-    contest = Contest(read_artifact(data), None)
+    contest = Contest(read_artifact(files.judged or files.published), None)
     judge(contest, dataset, split, GateConfig(min_defective_casts=2, min_good_casts=2), num_threads=1)
 
 

@@ -25,17 +25,20 @@ from streamer.settings import load_settings
 from trainer.errors import NotEnoughDataError
 from trainer.learn.config import ModelSettings
 from trainer.learn.engine.loader import WindowLoader
+from trainer.learn.ensemble.fitting import fit_ensemble
 from trainer.learn.lstm_trainer import LSTMTrainer
+from trainer.learn.members.labelled import LabelledPart
+from trainer.learn.members.part_statistics import PartStatistics
 from trainer.learn.model.network import build_model
-from trainer.learn.scores.baselines import LabelledPart, score_baselines
-from trainer.learn.scores.evaluate import Scores, best_threshold, evaluate, predict
+from trainer.learn.scores.baselines import score_baselines
+from trainer.learn.scores.evaluate import Scores, evaluate
 
 SIMULATOR = "simulator"
 NUM_CASTS = 1000
 SEEDS = (0, 1, 2)
 # Smaller: fewer recordings are seen cast by cast. Larger: one long cast pads the windows of all the others.
 MAX_STEPS = 600
-FIGURES = ("auc_roc", "auc_pr", "f1")
+FIGURES = ("auc_roc", "auc_pr", "f1", "ece")
 BASELINES = ("logistic_regression", "hist_gradient_boosting")
 
 Report = dict[str, Any]
@@ -108,7 +111,7 @@ def measure(name: str, parts_of: dict[int, Parts], settings: ModelSettings) -> R
         started = time.perf_counter()
         scores = {"model": train(parts, settings, seed)}
         seconds = time.perf_counter() - started
-        scores |= score_baselines(*parts, seed=seed)
+        scores |= {who: each.scores for who, each in score_baselines(*parts, seed=seed).items()}
         seeds[str(seed)] = {who: _figures(each) for who, each in scores.items()} | {"seconds": seconds}
         print(f"{name} seed {seed}: {json.dumps(seeds[str(seed)])}", file=sys.stderr)
     mean = {
@@ -134,12 +137,16 @@ def train(parts: Parts, settings: ModelSettings, seed: int) -> Scores:
     training = settings.training.model_copy(update={"seed": seed})
     settings = settings.model_copy(update={"training": training})
     part, validation, test = parts
-    model = build_model(settings.architecture, part.x_NTF.shape[2], seed)
-    LSTMTrainer(model, settings).train(
+    network = build_model(settings.architecture, part.x_NTF.shape[2], seed)
+    LSTMTrainer(network, settings).train(
         _loader(part, settings, shuffle=True), _loader(validation, settings, shuffle=False)
     )
-    threshold = best_threshold(validation.y_N, predict(model, validation.x_NTF, validation.mask_NT))
-    return evaluate(test.y_N, predict(model, test.x_NTF, test.mask_NT), threshold)
+    fitted = fit_ensemble(
+        network, (part, validation), settings=settings, statistics=PartStatistics.chosen(part)
+    )
+    model = fitted.model
+    print(f"  weights {model.combination.weights}", file=sys.stderr)
+    return evaluate(test.y_N, model.probabilities(test.x_NTF, test.mask_NT), fitted.threshold)
 
 
 def _loader(part: LabelledPart, settings: ModelSettings, *, shuffle: bool) -> WindowLoader:

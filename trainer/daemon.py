@@ -14,7 +14,7 @@ from streamer.process import StopRequest
 from streamer.store.reading import WindowReader
 from streamer.store.requests import CycleRequests
 from trainer.config import TrainerSettings
-from trainer.cycle.baseline_gap import warn_if_behind
+from trainer.cycle.decide import warn_if_behind
 from trainer.cycle.journal import CycleJournal
 from trainer.cycle.phases import WriterLease
 from trainer.cycle.result import CycleResult

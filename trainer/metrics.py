@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from trainer.cycle.state import Cycle, State
+from trainer.learn.config import MEMBERS
 from trainer.learn.report.training_metrics import EpochResult
 from trainer.release.client.artifact import Manifest
 from trainer.release.registry.event import Decision
@@ -88,6 +89,14 @@ class TrainerMetrics:
         self.batch_s = gauge("casting_trainer_step_seconds", "Median optimizer step of the last epoch.")
         self.gpu_bytes = gauge("casting_trainer_gpu_memory_bytes", "Most that tensors took so far.")
         self.version = gauge("casting_model_version", "Version that serves, 0 before the first.")
+        self.member_weight = Gauge(
+            "casting_model_member_weight",
+            "What each member counts in the scores of the champion; they sum to 1.",
+            ["member"],
+            registry=self.registry,
+        )
+        for member in MEMBERS:
+            self.member_weight.labels(member)
         self.auc_roc = gauge("casting_model_auc_roc", "Of the champion when it was promoted.")
         self.auc_pr = gauge("casting_model_auc_pr", "Of the champion when it was promoted.")
         self.newest_auc_roc = gauge(
@@ -141,6 +150,8 @@ class TrainerMetrics:
         self.promoted_at.set(decision.at.timestamp() if decision else 0.0)
         self.auc_roc.set(_or_nan(manifest.scores.get("auc_roc")))
         self.auc_pr.set(_or_nan(manifest.scores.get("auc_pr")))
+        for member in MEMBERS:
+            self.member_weight.labels(member).set(manifest.members.get(member, 0.0))
         self.baseline_gap.set(_or_nan(manifest.baseline_gap))
 
     def show_state(self, state: State) -> None:

@@ -138,7 +138,9 @@ class Ours:
         self._published += result.decision == "promoted"
         self._refused += result.decision == "refused"
         unmet = [check.text for check in result.checks if not check.met]
-        return "; ".join([f"version {result.version} {result.decision}", *unmet])
+        members = self.registry.manifest(result.version).members
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in members.items() if weight)
+        return "; ".join([f"version {result.version} {result.decision} ({weights})", *unmet])
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._windows.now_ms / 1000, UTC)

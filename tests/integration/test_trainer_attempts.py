@@ -47,7 +47,7 @@ def break_scoring(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list
         tried.append(len(tried) + 1)
         raise error
 
-    monkeypatch.setattr(candidate, "score_beside", failing)
+    monkeypatch.setattr(candidate, "score_baselines", failing)
     return tried
 
 
@@ -165,8 +165,9 @@ def other_champion(registry: Registry, make: Callable[[Artifact], bytes]) -> Non
     """Puts another file in the place of the champion's."""
     version = registry.champion_version()
     assert version is not None
-    path = registry.models()[-1].folder / "model.safetensors"
-    path.write_bytes(make(read_artifact(path.read_bytes())))
+    for name in ("model.safetensors", "judged.safetensors"):
+        path = registry.models()[-1].folder / name
+        path.write_bytes(make(read_artifact(path.read_bytes())))
 
 
 def lacking_a_key(champion: Artifact) -> bytes:
@@ -191,7 +192,7 @@ def damaged(champion: Artifact) -> bytes:
     ("make", "fault"),
     [
         (lacking_a_key, "its architecture does not say linear_path"),
-        (of_other_names, "the tensors do not fit the architecture"),
+        (of_other_names, "statistics.pairs: expected float64"),
         (damaged, "model.safetensors"),
     ],
 )

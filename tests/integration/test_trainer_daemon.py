@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from defect_models import ALONE
 from plants import DATA, SPEC, Plant, casts
 from prometheus_client import generate_latest
 from trainers import MODEL, Clock, Life, Turns, life, settings
@@ -21,7 +22,7 @@ from streamer.schema import Label
 from streamer.store.reading import WindowReader
 from streamer.windows import Address
 from trainer.config import TrainerSettings
-from trainer.cycle import baseline_gap
+from trainer.cycle import candidate
 from trainer.cycle.journal import CycleJournal
 from trainer.errors import NotEnoughDataError
 from trainer.learn.config import ModelSettings, OptimizerConfig
@@ -310,7 +311,7 @@ class TestMidCycle:
         self, plant: Plant, config: TrainerSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.killed_after(plant, config, monkeypatch, "register")
-        die_at(monkeypatch, baseline_gap, "score_baselines", "before")
+        die_at(monkeypatch, candidate, "score_baselines", "before")
         with life(plant, config) as trainer:
             result = trainer.daemon.run_once()
             assert result is not None
@@ -556,7 +557,7 @@ def shown(trainer: Life) -> str:
 def untrained() -> ModelSettings:
     """A model that starts from scratch and stays there."""
     changes = {
-        "architecture": {"hidden_size": 12, "linear_path": False},
+        "architecture": {"hidden_size": 12, **ALONE},
         "training": {"max_epochs": 1},
         "optimizer": {"learning_rate": 1e-6},
     }

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import typer.main
 from columns import Reading, decode_reading
+from defect_models import ALONE, network_alone
 from prometheus_client import CollectorRegistry
 from typer.core import TyperGroup
 
@@ -262,7 +262,7 @@ def test_the_subscriber_of_the_readme_scores_with_a_model_from_the_topic(
 def small_model(version: int) -> tuple[Manifest, bytes]:
     """A model file for the sensors of configs/streamer.yaml."""
     settings = load_settings(StreamerSettings, ROOT / "configs" / "streamer.yaml")
-    architecture = ArchitectureConfig(hidden_size=4, num_layers=1)
+    architecture = ArchitectureConfig(hidden_size=4, num_layers=1, **ALONE)
     model = build_model(architecture, len(settings.data.sensors), seed=1)
     manifest = Manifest(
         model_name="defect-lstm",
@@ -275,8 +275,7 @@ def small_model(version: int) -> tuple[Manifest, bytes]:
         threshold=0.5,
         dataset=DatasetInfo(id="d", num_windows=10, num_defects=2),
     )
-    tensors = {name: np.asarray(tensor) for name, tensor in model.state_dict().items()}
-    return manifest, write_artifact(tensors, manifest)
+    return manifest, write_artifact(network_alone(model).tensors(), manifest)
 
 
 def test_the_training_of_the_docs_runs() -> None:

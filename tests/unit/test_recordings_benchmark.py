@@ -123,7 +123,7 @@ def test_a_recording_and_a_campaign_give_scores_for_model_and_baselines(
     assert list(result) == ["recording", "simulator"]
     for report in result.values():
         for who in ("model", "logistic_regression", "hist_gradient_boosting"):
-            assert set(report[who]) == {"auc_roc", "auc_pr", "f1"}
+            assert set(report[who]) == {"auc_roc", "auc_pr", "f1", "ece"}
             seeds = [report["seeds"][seed][who]["auc_roc"] for seed in ("0", "1")]
             assert report[who]["auc_roc"] == pytest.approx(sum(seeds) / 2)
         assert 0 < report["base_rate"] < 1
@@ -137,7 +137,7 @@ def test_a_recording_and_a_campaign_give_scores_for_model_and_baselines(
 def test_it_ends_with_1_when_a_check_fails(
     auc_roc: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scores = {"auc_roc": auc_roc, "auc_pr": 0.96, "f1": 0.5}
+    scores = {"auc_roc": auc_roc, "auc_pr": 0.96, "f1": 0.5, "ece": 0.01}
     baselines = dict.fromkeys(recordings.BASELINES, scores)
     report = {"model": scores, **baselines, "base_rate": 0.1, "windows": {}}
     checks = {text: check(report) for text, check in recordings.CHECKS["hydraulic_rig"].items()}
@@ -168,7 +168,7 @@ def test_folders_of_one_name_are_told_apart_by_their_paths(
     copies = [str(tmp_path / place / "hydraulic_rig") for place in ("a", "b")]
     for copy in copies:
         shutil.copytree(RECORDING, copy)
-    scores = {"auc_roc": 0.5, "auc_pr": 0.5, "f1": 0.5}
+    scores = {"auc_roc": 0.5, "auc_pr": 0.5, "f1": 0.5, "ece": 0.01}
     monkeypatch.setattr(recordings, "train", lambda *_: SimpleNamespace(**scores))
     code = recordings.main([*copies, str(RECORDING), "--seeds", "0", "--json"])
     result = json.loads(capsys.readouterr().out)

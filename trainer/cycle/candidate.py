@@ -3,83 +3,123 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
+import safetensors.numpy
 from pydantic import BaseModel, ConfigDict
 
-from trainer.cycle.baseline_gap import score_beside
 from trainer.cycle.challenger import Challenger
 from trainer.data.dataset import Dataset
-from trainer.data.split import IntArray, Split
 from trainer.learn.config import ModelSettings
-from trainer.learn.report.training_metrics import TrainingResult
-from trainer.learn.scores.evaluate import Probabilities, best_threshold, evaluate, predict
+from trainer.learn.scores.baselines import score_baselines
+from trainer.learn.scores.evaluate import Probabilities, evaluate
 from trainer.release.client.artifact import DatasetInfo, Manifest, write_artifact
+
+FIGURES = ("auc_roc", "auc_pr", "f1")
 
 
 class TrainingSummary(BaseModel):
-    """How a training went, as it is kept beside the version."""
+    """How a training went, as it is kept beside the version.
+
+    Attributes:
+        start: What the network that was taken started from.
+        members: What each member counts.
+        seconds: All trainings and fits of the cycle.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     epochs: int | None = None
     best_epoch: int | None = None
-    linear_share: float | None = None
+    start: str | None = None
+    members: dict[str, float] = {}
     stop_reason: str | None = None
     seconds: float | None = None
 
     @classmethod
-    def of(cls, result: TrainingResult) -> TrainingSummary:
-        """The summary of a result; seconds count epochs before a restart as well."""
+    def of(cls, challenger: Challenger) -> TrainingSummary:
+        """The summary of a challenger."""
+        trained = challenger.trained
         return cls(
-            epochs=len(result.epochs),
-            best_epoch=result.best_epoch,
-            linear_share=result.linear_share,
-            stop_reason=result.stop_reason,
-            seconds=round(sum(epoch.seconds for epoch in result.epochs), 3),
+            epochs=len(trained.training.epochs),
+            best_epoch=trained.training.best_epoch,
+            start=trained.start,
+            members=challenger.published.model.combination.weights,
+            stop_reason=trained.training.stop_reason,
+            seconds=round(challenger.seconds, 3),
         )
 
 
-def model_file(
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """What a version consists of.
+
+    Attributes:
+        published: The model file.
+        judged: That of what the gate looks at; None: the same.
+        baselines: Scores of the baselines on the windows of the gate, in their order, as a safetensors file.
+    """
+
+    published: bytes
+    judged: bytes | None
+    baselines: bytes
+
+
+def candidate(
     challenger: Challenger,
     dataset: Dataset,
-    split: Split,
     settings: ModelSettings,
     *,
     model_name: str,
     version: int,
     cycle: int,
     now: datetime,
-) -> bytes:
-    """Returns the model file: threshold chosen on validation, scores and baselines on the gate part.
+) -> Candidate:
+    """Returns the files: scores and baselines on the gate part.
 
     Raises:
         NotEnoughDataError: A part has one class only.
     """
-    val_N, gate_N = split.validation_N, split.gate_N
-
-    def predicted(index_N: IntArray) -> Probabilities:
-        threads = settings.training.num_threads
-        return predict(challenger.model, dataset.x_NTF, dataset.mask_NT, index_N=index_N, num_threads=threads)
-
-    threshold = best_threshold(dataset.y_N[val_N], predicted(val_N))
-    scores = evaluate(dataset.y_N[gate_N], predicted(gate_N), threshold)
+    members, judged = challenger.members, challenger.judged
+    gate = members.gate
+    scores = evaluate(gate.labels, members.probabilities(judged.model, gate), judged.threshold)
+    baselines = score_baselines(
+        members.train, members.validation, gate, seed=settings.training.seed, statistics=members.statistics
+    )
     frozen = dataset.manifest
     manifest = Manifest(
         model_name=model_name,
         version=version,
-        parent=challenger.parent,
+        parent=challenger.trained.parent,
         cycle=cycle,
         created_at=now,
         architecture=settings.architecture.model_dump(mode="json"),
+        members=challenger.published.model.combination.weights,
         sensors=frozen.data.sensors,
         period_ms=frozen.data.period_ms,
         grid_phase_ms=frozen.data.grid_phase_ms,
         window=frozen.spec,
-        threshold=threshold,
+        threshold=challenger.published.threshold,
         dataset=DatasetInfo(id=frozen.id, num_windows=len(dataset.y_N), num_defects=int(dataset.y_N.sum())),
         scores={name: float(value) for name, value in dataclasses.asdict(scores).items()},
-        baselines=score_beside(dataset, split, settings.training.seed),
+        baselines={
+            name: {figure: float(getattr(each.scores, figure)) for figure in FIGURES}
+            for name, each in baselines.items()
+        },
     )
-    tensors = {name: tensor.cpu().numpy() for name, tensor in challenger.model.state_dict().items()}
-    return write_artifact(tensors, manifest)
+    return Candidate(
+        published=write_artifact(challenger.published.model.tensors(), manifest),
+        judged=None if challenger.published is judged else write_artifact(judged.model.tensors(), manifest),
+        baselines=_scores_file({name: each.prob_N for name, each in baselines.items()}),
+    )
+
+
+def _scores_file(scores: Mapping[str, Probabilities]) -> bytes:
+    return safetensors.numpy.save(dict(scores))
+
+
+def read_scores_file(data: bytes) -> dict[str, Probabilities]:
+    """Scores by name."""
+    return safetensors.numpy.load(data)

@@ -1,4 +1,4 @@
-"""The challenger: what it starts from, what it is trained on, and its training."""
+"""The challenger: the trainings of its network, and what is fitted beside it."""
 
 from __future__ import annotations
 
@@ -7,33 +7,48 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import structlog
-import torch
 
 from streamer.errors import ConfigError
-from streamer.kafka import MAX_REQUEST_BYTES
+from trainer.cycle.members import Members, recency_weights
+from trainer.cycle.start import starts
 from trainer.data.dataset import Dataset
 from trainer.data.split import Split
 from trainer.disk import require_room
 from trainer.errors import CycleStoppedError
-from trainer.learn.config import ModelSettings
+from trainer.learn.config import ModelSettings, Start
+from trainer.learn.engine.early_stopping import is_better
 from trainer.learn.engine.loader import WindowLoader
+from trainer.learn.ensemble.defect_model import model_bytes
+from trainer.learn.ensemble.fitting import FEW_DEFECTS, HEADER_BYTES, Fitted
 from trainer.learn.lstm_trainer import LSTMTrainer
-from trainer.learn.model import SteelDefectLSTM, build_model
+from trainer.learn.model import SteelDefectLSTM
 from trainer.learn.report.training_metrics import EpochResult, TrainingResult
 from trainer.release.client.artifact import Artifact
 from trainer.release.client.inputs import ModelInputs
 
 log = structlog.get_logger()
 
-# Refused before hours of training, not after: the model file is one record, with a manifest and headers.
-MAX_MODEL_BYTES = MAX_REQUEST_BYTES - 1024 * 1024
 # Of a model: two complete states with the moments of Adam, the best weights in each, the one being written, and the
 # weights of the best epochs. Smaller: a full disk is found after the first epoch and not before it.
 STATES_OF_A_MODEL = 16
 
-MS_A_DAY = 86_400_000
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedNetwork:
+    """A network, and its training.
+
+    Attributes:
+        start: What it started from.
+        parent: The version whose weights it started from, None from scratch.
+        folder: Of its run.
+    """
+
+    network: SteelDefectLSTM
+    start: Start
+    parent: int | None
+    training: TrainingResult
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,12 +56,17 @@ class Challenger:
     """A trained model that is not yet a version.
 
     Attributes:
-        parent: The version whose weights it started from, None from scratch.
+        judged: Fitted without the gate part: what the gate looks at.
+        published: What is published when the gate lets it through.
+        members: What was fitted, and to which parts.
+        seconds: All trainings and fits, also before a restart.
     """
 
-    model: SteelDefectLSTM
-    parent: int | None
-    training: TrainingResult
+    judged: Fitted
+    published: Fitted
+    trained: TrainedNetwork
+    members: Members
+    seconds: float
 
 
 def train_challenger(
@@ -71,8 +91,10 @@ def train_challenger(
         CycleStoppedError: `should_stop` said so.
     """
     frozen = dataset.manifest
-    model, parent = starting_model(champion, settings, ModelInputs.of(frozen.data, frozen.spec))
-    require_room(run_dir, STATES_OF_A_MODEL * model_bytes(model))
+    candidates = starts(champion, settings, ModelInputs.of(frozen.data, frozen.spec))
+    size = model_bytes(candidates[0][1])
+    _require_record_size(size, settings.training.max_model_bytes)
+    require_room(run_dir, len(candidates) * STATES_OF_A_MODEL * size)
     _warn_of_silent_sensors(dataset, split)
     log.info(
         "training",
@@ -82,52 +104,58 @@ def train_challenger(
         train=len(split.train_N),
         validation=len(split.validation_N),
         gate=len(split.gate_N),
-        fine_tuned_from=parent,
+        starts=[start for start, *_ in candidates],
+        fine_tuned_from=candidates[0][2],
     )
-    result = LSTMTrainer(model, settings).train(
-        *loaders(dataset, split, settings),
-        run_dir=run_dir,
-        tensorboard_dir=tensorboard_dir,
-        on_epoch=on_epoch,
-        should_stop=should_stop,
-        resume=True,
-        progress=False,
+    trained = []
+    for start, network, parent in candidates:
+        folder = run_dir / start
+        result = LSTMTrainer(network, settings).train(
+            *loaders(dataset, split, settings),
+            run_dir=folder,
+            tensorboard_dir=tensorboard_dir / start
+            if tensorboard_dir and len(candidates) > 1
+            else tensorboard_dir,
+            on_epoch=on_epoch,
+            should_stop=should_stop,
+            resume=True,
+            progress=False,
+        )
+        if result.stop_reason == "stopped":
+            raise CycleStoppedError(f"cycle {cycle} was stopped after {len(result.epochs)} epochs")
+        trained.append(TrainedNetwork(network, start, parent, result, folder))
+    return _challenger(dataset, split, trained, settings, cycle)
+
+
+def _challenger(
+    dataset: Dataset, split: Split, trained: list[TrainedNetwork], settings: ModelSettings, cycle: int
+) -> Challenger:
+    best = trained[0]
+    for each in trained[1:]:
+        if is_better(each.training.best_value, best.training.best_value, settings.early_stopping.monitor):
+            best = each
+    members = Members(dataset, split, settings)
+    judged = members.fit(best.network)
+    published, seconds = judged, judged.seconds
+    if settings.training.refit_on_all and (refit := members.refit(judged.model)):
+        published, seconds = refit, seconds + refit.seconds
+    seconds += sum(epoch.seconds for each in trained for epoch in each.training.epochs)
+    weights = published.model.combination.weights
+    log.info(
+        "members",
+        cycle=cycle,
+        start=best.start,
+        weights={name: round(weight, 2) for name, weight in weights.items()},
+        seconds=round(seconds, 3),
     )
-    if result.stop_reason == "stopped":
-        raise CycleStoppedError(f"cycle {cycle} was stopped after {len(result.epochs)} epochs")
-    return Challenger(model, parent, result)
-
-
-def starting_model(
-    champion: Artifact | None, settings: ModelSettings, inputs: ModelInputs
-) -> tuple[SteelDefectLSTM, int | None]:
-    """A model with the weights of the champion where they fit, else with new ones; and whose weights they are.
-
-    Raises:
-        ConfigError: The model does not fit into one record.
-    """
-    architecture = settings.architecture
-    num_sensors = len(inputs.sensors)
-    model = build_model(architecture, num_sensors, settings.training.seed)
-    _require_record_size(model)
-    if champion is None:
-        return model, None
-    version = champion.manifest.version
-    if differing := inputs.differences(champion.manifest.inputs):
-        log.warning("champion has other inputs", version=version, start="scratch", differing=differing)
-    elif champion.manifest.architecture != architecture.model_dump(mode="json"):
-        log.warning("champion has another architecture", version=version, start="scratch")
-    elif fault := _load_weights(model, champion):
-        log.warning("champion cannot be gone on from", version=version, start="scratch", error=fault)
-    else:
-        return model, version
-    return build_model(architecture, num_sensors, settings.training.seed), None
+    if judged.num_defects < FEW_DEFECTS:
+        log.warning("few defects to calibrate with", defects=judged.num_defects, enough=FEW_DEFECTS)
+    return Challenger(judged, published, best, members, seconds)
 
 
 def loaders(dataset: Dataset, split: Split, settings: ModelSettings) -> tuple[WindowLoader, WindowLoader]:
     """The training part, in which newer windows may count more, and the validation part."""
     training = settings.training
-    half_life = settings.loss.recency_half_life_days
     arrays = dataset.x_NTF, dataset.mask_NT, dataset.y_N  # shared: a part is places in them
     return (
         WindowLoader(
@@ -136,42 +164,18 @@ def loaders(dataset: Dataset, split: Split, settings: ModelSettings) -> tuple[Wi
             batch_size=training.batch_size,
             shuffle=True,
             seed=training.seed,
-            weight_N=None if half_life is None else recency_weights(dataset, split.train_N, half_life),
+            weight_N=recency_weights(dataset, split.train_N, settings),
         ),
         WindowLoader(*arrays, index_N=split.validation_N, batch_size=training.batch_size),
     )
 
 
-def recency_weights(
-    dataset: Dataset, index_N: npt.NDArray[np.int64], half_life_days: float
-) -> npt.NDArray[np.float64]:
-    """What some windows count in the loss: half for each half-life before the newest of them, 1 on average."""
-    end_N = dataset.end_N[index_N]
-    age_days_N = (end_N.max() - end_N) * dataset.manifest.data.period_ms / MS_A_DAY
-    weight_N = np.exp2(-age_days_N / half_life_days)
-    return np.asarray(weight_N / weight_N.mean())
-
-
-def model_bytes(model: SteelDefectLSTM) -> int:
-    """Size of the tensors of a model."""
-    return sum(tensor.nbytes for tensor in model.state_dict().values())
-
-
-def _load_weights(model: SteelDefectLSTM, champion: Artifact) -> str | None:
-    """Loads weights; what does not fit, None if all do."""
-    try:
-        model.load_state_dict({name: torch.tensor(each) for name, each in champion.tensors.items()})
-    except RuntimeError as exc:
-        return str(exc)
-    return None
-
-
-def _require_record_size(model: SteelDefectLSTM) -> None:
-    size = model_bytes(model)
-    if size > MAX_MODEL_BYTES:
+def _require_record_size(size: int, most: int) -> None:
+    if size + HEADER_BYTES > most:
         raise ConfigError(
-            f"architecture: a model of {size:,} bytes does not fit into one record of {MAX_MODEL_BYTES:,} bytes; "
-            "lower hidden_size or num_layers"
+            f"architecture: an LSTM of {size:,} bytes does not fit into a model file of {most:,} bytes; lower "
+            "hidden_size or num_layers, or raise training.max_model_bytes and, for more than 1 MB, "
+            "max.message.bytes of the models' topic"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from datetime import datetime
 
 import numpy as np
@@ -32,11 +33,13 @@ class Contest:
     Attributes:
         champion: None if there is none, or if its file is damaged.
         fault: Why the champion that there is cannot be read.
+        baselines: Scores of the baselines on the windows of the gate, by name.
     """
 
     challenger: Artifact
     champion: Artifact | None
     fault: str | None = None
+    baselines: Mapping[str, Probabilities] = dataclasses.field(default_factory=dict)
 
 
 def judge(
@@ -61,6 +64,7 @@ def judge(
         _score(contest.challenger, dataset, split, num_threads),
         champion_N,
         config,
+        baselines=contest.baselines,
     )
     return decision, fault
 
@@ -98,6 +102,19 @@ def result_of(
         baseline_gap=manifest.baseline_gap,
         checks=gate.checks,
     )
+
+
+def warn_if_behind(manifest: Manifest, *, decision: str) -> None:
+    """Says that a baseline ranks better than a model does, when it does."""
+    if manifest.baseline_gap is not None and manifest.is_behind:
+        log.warning(
+            "behind a baseline",
+            version=manifest.version,
+            decision=decision,
+            baseline=manifest.better_baseline,
+            baseline_gap=round(manifest.baseline_gap, 4),
+            mend="see 'The model is behind a baseline' in docs/operations.md",
+        )
 
 
 def seconds_since(began_at: datetime, at: datetime) -> float:

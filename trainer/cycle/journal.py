@@ -89,9 +89,10 @@ class CycleJournal:
 
     def progress(self, cycle: Cycle) -> str:
         """Which checkpoint a training would go on from, as a text that differs when it is another one."""
-        path = self.run_dir(cycle) / "last.pt"
-        with disk.map_disk_errors("reading", path):
-            return f"{path.stat().st_mtime_ns}" if path.exists() else ""
+        folder = self.run_dir(cycle)
+        with disk.map_disk_errors("reading", folder):
+            written = [path.stat().st_mtime_ns for path in folder.glob("*/last.pt")]
+        return str(max(written)) if written else ""
 
     def begin_training_anew(self, cycle: Cycle) -> None:
         """Removes the checkpoints of a cycle."""

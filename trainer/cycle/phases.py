@@ -13,10 +13,9 @@ from typing import Protocol
 import numpy as np
 import structlog
 
-from trainer.cycle.baseline_gap import warn_if_behind
-from trainer.cycle.candidate import TrainingSummary, model_file
+from trainer.cycle.candidate import TrainingSummary, candidate, read_scores_file
 from trainer.cycle.challenger import train_challenger
-from trainer.cycle.decide import Contest, judge, result_of
+from trainer.cycle.decide import Contest, judge, result_of, warn_if_behind
 from trainer.cycle.journal import CycleJournal
 from trainer.cycle.state import Cycle
 from trainer.data.catalogue import keep, let_go
@@ -30,11 +29,16 @@ from trainer.gate.config import GateConfig
 from trainer.gate.policy import require_enough_casts
 from trainer.learn.config import ModelSettings
 from trainer.learn.report.training_metrics import EpochResult
+from trainer.learn.scores.evaluate import Probabilities
 from trainer.release.client.artifact import Artifact
 from trainer.release.registry.event import Decision
 from trainer.release.registry.registry import Registry
+from trainer.release.registry.versions import JUDGED_FILE
 
 log = structlog.get_logger()
+
+# Scores of the baselines on the windows of the gate, beside the version.
+BASELINES_FILE = "baselines.safetensors"
 
 
 class WriterLease(Protocol):
@@ -97,7 +101,7 @@ class Phases:
         Raises:
             NotEnoughDataError: The message says what is missing.
         """
-        split = split_by_time(dataset.groups, dataset.end_N, config)
+        split = split_by_time(dataset.groups, dataset.end_N, dataset.y_N, config)
         gate_N = split.gate_N
         require_enough_casts(dataset.y_N[gate_N], np.asarray(dataset.casts)[gate_N], self._gate)
         require_classes(split, dataset.y_N)
@@ -148,11 +152,10 @@ class Phases:
             on_epoch=lambda epoch: self._on_epoch(number, epoch),
             should_stop=self._should_stop,
         )
-        summary, version = TrainingSummary.of(challenger.training), self._registry.next_version()
-        data = model_file(
+        summary, version = TrainingSummary.of(challenger), self._registry.next_version()
+        files = candidate(
             challenger,
             dataset,
-            split,
             self._model_settings,
             model_name=self._registry.model_name,
             version=version,
@@ -161,10 +164,12 @@ class Phases:
         )
         self._claim(version)
         return self._registry.register(
-            data,
+            files.published,
             files={
-                "metrics.csv": _curves(run_dir),
+                "metrics.csv": _curves(challenger.trained.folder),
                 "dataset.json": dataset.manifest.model_dump_json().encode(),
+                BASELINES_FILE: files.baselines,
+                **({JUDGED_FILE: files.judged} if files.judged else {}),
             },
             training=summary.model_dump_json().encode(),
             details={"cycle": number, "dataset": dataset.manifest.id, **summary.model_dump()},
@@ -182,8 +187,8 @@ class Phases:
         dataset, version = self._loaded(reader, cycle), cycle.version
         assert version is not None  # noqa: S101 - the phase says so
         split = self._check(dataset, cycle.config)
-        challenger = self._registry.artifact(version)
-        contest = Contest(challenger, *self._champion())
+        challenger = self._registry.judged(version)
+        contest = Contest(challenger, *self._champion(judged=True), baselines=self._baselines(version))
         gate, fault = judge(contest, dataset, split, self._gate, self._model_settings.training.num_threads)
         reasons = (*gate.reasons, *([f"the champion could not score: {fault}"] if fault else []))
         decision = Decision.new("promoted" if gate.promote else "refused", reasons, self._now())
@@ -201,10 +206,17 @@ class Phases:
             self._dataset = load(reader, self._journal.manifest(cycle))
         return self._dataset
 
-    def _champion(self) -> tuple[Artifact | None, str | None]:
-        """The champion, or why it cannot be read."""
+    def _baselines(self, version: int) -> dict[str, Probabilities]:
+        data = self._registry.file(version, BASELINES_FILE)
+        return {} if data is None else read_scores_file(data)
+
+    def _champion(self, *, judged: bool = False) -> tuple[Artifact | None, str | None]:
+        """The champion as it is published, or as its gate saw it; or why it cannot be read."""
         try:
-            return self._registry.champion(), None
+            champion = self._registry.champion()
+            if champion is None or not judged:
+                return champion, None
+            return self._registry.judged(champion.manifest.version), None
         except ArtifactError as exc:
             return None, str(exc)
 

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Name = Literal["median_difference", "lower_difference", "first_lift"]
+Name = Literal[
+    "upper_difference", "median_difference", "lower_difference", "first_lift", "baseline_difference"
+]
 
 
 class Check(BaseModel):

@@ -5,6 +5,7 @@ Shape suffixes: N windows, C casts, R resamples.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,14 +75,17 @@ def decide(
     challenger_N: npt.ArrayLike,
     champion_N: npt.ArrayLike | None,
     config: GateConfig,
+    *,
+    baselines: Mapping[str, npt.ArrayLike] | None = None,
 ) -> GateDecision:
-    """Compares a challenger with the champion, or the first model with the base rate.
+    """Compares a challenger with the champion, or the first model with the base rate; and with the better baseline.
 
     Args:
         y_N: True or 1 for a defective window.
         cast_N: The cast of each window; a cast is defective if one of its windows is.
         challenger_N: Scores or logits, larger means more likely defective.
         champion_N: The champion's on the same windows, None when there is no champion.
+        baselines: Those of simple models on the same windows, by name.
 
     Raises:
         NotEnoughDataError: Too few defective or good casts; the message says how many are missing.
@@ -102,7 +106,11 @@ def decide(
     difference_R = resampled_R - reference_R
     median = float(np.median(difference_R))
     lower = float(np.quantile(difference_R, config.lower_quantile))
-    checks = _first_model(lower, config) if champion is None else _paired(median, lower, config)
+    checks = _first_model(lower, config) if champion is None else _paired(difference_R, config)
+    if config.baseline == "refuse":
+        checks += _beside_baseline(
+            y, resampled_R, baselines or {}, weights_RC=weights_RC, index_N=index_N, config=config
+        )
     return GateDecision(
         checks=checks,
         comparison="base-rate" if champion is None else "champion",
@@ -176,12 +184,35 @@ def _first_model(lower: float, config: GateConfig) -> tuple[Check, ...]:
     return (above("first_lift", what, lower, config.min_first_lift),)
 
 
-def _paired(median: float, lower: float, config: GateConfig) -> tuple[Check, ...]:
-    bound = f"lower {config.lower_quantile:.0%} bound of it"
+def _paired(difference_R: FloatArray, config: GateConfig) -> tuple[Check, ...]:
+    low, high = config.lower_quantile, 1 - config.lower_quantile
+    upper, median, lower = (float(np.quantile(difference_R, each)) for each in (high, 0.5, low))
+    what = f"upper {high:.0%} bound of the AUC-PR difference to the champion"
     return (
-        at_least("median_difference", "median AUC-PR difference to the champion", median, config.min_median),
-        at_least("lower_difference", bound, lower, config.min_lower_difference),
+        at_least("upper_difference", what, upper, config.min_upper_difference),
+        at_least("median_difference", "median of it", median, config.min_median),
+        at_least("lower_difference", f"lower {low:.0%} bound of it", lower, config.min_lower_difference),
     )
+
+
+def _beside_baseline(
+    y_N: BoolArray,
+    challenger_R: FloatArray,
+    baselines: Mapping[str, npt.ArrayLike],
+    *,
+    weights_RC: IntArray,
+    index_N: IntArray,
+    config: GateConfig,
+) -> tuple[Check, ...]:
+    """Refuses what is behind the better baseline by more than chance explains."""
+    scores = {name: _scores(name, score_N, len(y_N)) for name, score_N in baselines.items()}
+    if not scores:
+        return ()
+    better = max(scores, key=lambda name: float(average_precision_score(y_N, scores[name])))
+    difference_R = challenger_R - average_precisions(y_N, scores[better], weights_RC, index_N)
+    upper = float(np.quantile(difference_R, 1 - config.lower_quantile))
+    what = f"upper {1 - config.lower_quantile:.0%} bound of the AUC-PR difference to {better}"
+    return (at_least("baseline_difference", what, upper, 0.0),)
 
 
 def _ranking_scores(y_N: BoolArray, score_N: FloatArray) -> RankingScores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,10 @@ Monitor = Literal[
     "val_ece",
 ]
 ParameterGroup = Literal["recurrent", "head", "normalisation"]
+# What a score is made of.
+Member = Literal["lstm", "linear", "trees"]
+MEMBERS: tuple[Member, ...] = get_args(Member)
+Start = Literal["finetune", "scratch"]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 # `standard` is the plain LSTM of the textbooks: no stem, no statistics, the last output into the head.
@@ -34,6 +38,7 @@ _PLAIN: dict[str, Any] = {
     "window_statistics": False,
     "center_windows": False,
     "linear_path": False,
+    "tree_path": False,
 }
 PRESETS: dict[Preset, dict[str, Any]] = {
     "standard": {**_PLAIN, "num_layers": 2, "hidden_size": 64},
@@ -70,9 +75,12 @@ class ArchitectureConfig(Section):
         True, description="the LSTM sees each sensor less its mean over the window; needs window_statistics"
     )
 
-    # How much it counts is chosen by validation, so it costs little where the LSTM knows better.
+    # How much each counts is chosen by validation, so it costs little where the LSTM knows better.
     linear_path: bool = Field(
-        True, description="a logistic regression beside the LSTM and its head; needs window_statistics"
+        True, description="a logistic regression on raw window statistics beside the LSTM"
+    )
+    tree_path: bool = Field(
+        True, description="gradient-boosted trees on raw window statistics beside the LSTM"
     )
 
     @model_validator(mode="before")
@@ -85,8 +93,6 @@ class ArchitectureConfig(Section):
     def _levels_are_seen_somewhere(self) -> Self:
         if self.center_windows and not self.window_statistics:
             raise ValueError("center_windows without window_statistics hides every level from the model")
-        if self.linear_path and not self.window_statistics:
-            raise ValueError("linear_path without window_statistics has nothing to look at")
         return self
 
 
@@ -96,6 +102,23 @@ class TrainingConfig(Section):
     batch_size: int = Field(32, ge=1, le=65_536)
     accumulate_batches: int = Field(1, ge=1, le=1024, description="batches of one optimizer step")
     max_epochs: int = Field(60, ge=1, le=100_000)
+    # More: the better one on validation is taken, and each costs a training.
+    candidates: tuple[Start, ...] = Field(
+        ("finetune",),
+        min_length=1,
+        description="what trainings of a cycle start from: the champion's weights, new ones; the best is taken",
+    )
+    # Brokers as they come take records of 1 MB. More: `max.message.bytes` of the models' topic must allow it.
+    max_model_bytes: int = Field(
+        900_000,
+        ge=10_000,
+        le=7_000_000,
+        description="of a model file; trees that would make it larger are left out, a larger LSTM is refused",
+    )
+    refit_on_all: bool = Field(
+        True,
+        description="linear model and trees are fitted to the gate's windows as well before they are published",
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1)
     # A batch is computed in so many parts and their gradients summed in order, whoever computes them: so the result
     # depends on this number, and not on workers, processes or load. More: more cores can share a batch, and each

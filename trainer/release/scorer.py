@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import structlog
-import torch
 from pydantic import ValidationError
 
 from streamer.columns import FloatArray
@@ -18,8 +17,7 @@ from streamer.sensors import listed
 from streamer.windows import valid_steps
 from trainer.errors import ArtifactError, ModelInputError
 from trainer.learn.config import ArchitectureConfig
-from trainer.learn.model.network import SteelDefectLSTM
-from trainer.learn.scores.evaluate import predict
+from trainer.learn.ensemble.defect_model import DefectModel
 from trainer.release.client.artifact import Artifact, Manifest
 
 log = structlog.get_logger(__name__)
@@ -72,7 +70,7 @@ class Scorer:
         """
         values = self._checked(x_NTF)
         valid_NT, length_N = self._valid(values, mask_NT, length_N)
-        prob_N = predict(self._model, values, valid_NT, num_threads=self._num_threads)
+        prob_N = self._model.probabilities(values, valid_NT, num_threads=self._num_threads)
         prob_N[~self._says_enough(valid_NT, length_N)] = np.nan
         return prob_N
 
@@ -92,7 +90,7 @@ class Scorer:
         """
         values = self._checked(x_NTF)
         valid_NT = valid_steps(values) if mask_NT is None else mask_NT
-        return predict(self._model, values, valid_NT, index_N=index_N, num_threads=self._num_threads)
+        return self._model.probabilities(values, valid_NT, index_N=index_N, num_threads=self._num_threads)
 
     def is_defective(
         self,
@@ -175,17 +173,13 @@ def _listed(numbers: npt.NDArray[np.intp], most: int = 10) -> str:
     return shown if len(numbers) <= most else f"{shown} and {len(numbers) - most} more"
 
 
-def _build(artifact: Artifact) -> SteelDefectLSTM:
+def _build(artifact: Artifact) -> DefectModel:
     manifest = artifact.manifest
     architecture = _architecture(manifest)
-    model = SteelDefectLSTM(architecture, len(manifest.sensors))
     try:
-        model.load_state_dict({name: torch.tensor(tensor) for name, tensor in artifact.tensors.items()})
-    except RuntimeError as exc:
-        raise ArtifactError(
-            f"{manifest.model_name} {manifest.version}: the tensors do not fit the architecture: {exc}"
-        ) from exc
-    return model
+        return DefectModel.from_tensors(artifact.tensors, architecture, len(manifest.sensors))
+    except ArtifactError as exc:
+        raise ArtifactError(f"{manifest.model_name} {manifest.version}: {exc}") from exc
 
 
 def _architecture(manifest: Manifest) -> ArchitectureConfig:

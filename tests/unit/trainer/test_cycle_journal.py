@@ -215,7 +215,7 @@ def test_another_checkpoint_is_progress_and_a_training_begun_anew_has_none(tmp_p
     cycle = current(journal)
     assert journal.progress(cycle) == ""
     journal.begin_training_anew(cycle)
-    file = journal.run_dir(cycle) / "last.pt"
+    file = journal.run_dir(cycle) / "scratch" / "last.pt"
     file.parent.mkdir(parents=True)
     disk.write_file(file, b"1")
     first = journal.progress(cycle)

@@ -23,7 +23,6 @@ PLAIN = {
     "stem_stride": 1,
     "window_statistics": False,
     "center_windows": False,
-    "linear_path": False,
 }
 READOUTS = ["last", "mean", "max", "mean_max", "attention", "mean_max_attention"]
 ARCHITECTURES = {
@@ -50,9 +49,6 @@ def _windows(num=6, steps=21, seed=0):
 def _model(method="robust", **options):
     model = build_model(ArchitectureConfig(**{"hidden_size": 8, **options}), F, seed=1)
     model.fit_normalisation(_windows(40), None, DataProcessingConfig(normalisation=method))
-    if model.linear_path:
-        model.fit_linear_path(_windows(40), None, torch.arange(40) % 2, torch.ones(40), 1.0)
-        model.linear_path.set_share(0.5)
     return model.eval()
 
 
@@ -83,7 +79,6 @@ def test_padding_at_the_end_never_changes_a_score(data):
         head_norm=draw(st.sampled_from(["none", "batch", "layer"])),
         window_statistics=statistics,
         center_windows=statistics and draw(st.booleans()),
-        linear_path=statistics and draw(st.booleans()),
     )
     num_steps, num_padding = draw(st.integers(1, 30)), draw(st.integers(1, 40))
     x, rng = _windows(3, num_steps), np.random.default_rng(draw(st.integers(0, 99)))
@@ -273,7 +268,7 @@ def test_nothing_valid_is_nothing_to_fit_on():
 
 def test_an_architecture_that_sees_no_level_is_refused():
     with pytest.raises(ValidationError, match="hides every level"):
-        ArchitectureConfig(window_statistics=False, center_windows=True, linear_path=False)
+        ArchitectureConfig(window_statistics=False, center_windows=True)
 
 
 def test_one_window_scores_and_trains_like_many(model):

@@ -181,8 +181,8 @@ def test_a_baseline_without_a_score_is_passed_over() -> None:
 
 
 def test_another_format_version_is_refused() -> None:
-    with pytest.raises(ArtifactError, match="format version 2, this reader knows 1"):
-        read_artifact(with_manifest(format_version=2))
+    with pytest.raises(ArtifactError, match="format version 3, this reader knows up to 2"):
+        read_artifact(with_manifest(format_version=3))
 
 
 def test_a_missing_field_is_named() -> None:

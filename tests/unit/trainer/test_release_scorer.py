@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from defect_models import ALONE, network_alone
 from plants import DATA, Cast, Plant, casts
 
 from streamer.config import RedisConfig, SensorConfig, WindowsConfig
@@ -22,9 +23,11 @@ from trainer.release.scorer import Scorer
 STEPS = 12
 SENSORS = ("mold_level", "superheat", "casting_speed")
 ARCHITECTURES = [
-    ArchitectureConfig(hidden_size=8),
-    ArchitectureConfig(hidden_size=8, num_layers=1, bidirectional=True, readout="last", head_hidden_dims=()),
-    ArchitectureConfig(hidden_size=8, stem_stride=3, stem_channels=4),
+    ArchitectureConfig(hidden_size=8, **ALONE),
+    ArchitectureConfig(
+        hidden_size=8, num_layers=1, bidirectional=True, readout="last", head_hidden_dims=(), **ALONE
+    ),
+    ArchitectureConfig(hidden_size=8, stem_stride=3, stem_channels=4, **ALONE),
     ArchitectureConfig(preset="lightweight", readout="attention", head_norm="batch"),
 ]
 IDS = ["default", "bidirectional", "stem", "preset"]
@@ -63,8 +66,7 @@ def artifact_of(
         threshold=0.5,
         dataset=DatasetInfo(id="d", num_windows=10, num_defects=2),
     )
-    tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    return read_artifact(write_artifact(tensors, manifest))
+    return read_artifact(write_artifact(network_alone(model).tensors(), manifest))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=IDS)
@@ -116,7 +118,7 @@ def test_windows_that_do_not_fit_say_what_the_model_wants() -> None:
 
 
 def test_tensors_of_another_architecture_are_refused() -> None:
-    artifact = artifact_of(trained(ARCHITECTURES[0]), ArchitectureConfig(hidden_size=16))
+    artifact = artifact_of(trained(ARCHITECTURES[0]), ArchitectureConfig(hidden_size=16, **ALONE))
     with pytest.raises(ArtifactError, match="defect-lstm 1: the tensors do not fit"):
         Scorer(artifact)
 
@@ -153,7 +155,7 @@ def test_an_architecture_that_leaves_something_open_is_refused_not_guessed() -> 
 GAPS = WindowsConfig(size_steps=20, hop_steps=20, min_valid_ratio=0.5)
 SILENT = 10
 # Without a stem each step counts by itself.
-STEP_BY_STEP = ArchitectureConfig(hidden_size=8, stem_stride=1)
+STEP_BY_STEP = ArchitectureConfig(hidden_size=8, stem_stride=1, **ALONE)
 
 
 def with_gaps(num: int, silent: int = SILENT) -> list[Cast]:
@@ -187,7 +189,7 @@ def test_steps_at_which_no_sensor_spoke_score_as_they_were_trained_to_the_bit(re
     plant.close()
     assert frozen.mask_NT.sum(axis=1).tolist() == [10] * 6
     model, scorer = scorer_of_two(GAPS)
-    trained_N = predict(model, frozen.x_NTF, frozen.mask_NT)
+    trained_N = network_alone(model).probabilities(frozen.x_NTF, frozen.mask_NT)
     np.testing.assert_array_equal(scorer.score(frozen.x_NTF), trained_N)
     np.testing.assert_array_equal(scorer.score(frozen.x_NTF.astype(np.float64)), trained_N)
     np.testing.assert_array_equal(scorer.score(frozen.x_NTF, frozen.mask_NT), trained_N)

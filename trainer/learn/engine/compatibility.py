@@ -10,7 +10,13 @@ from trainer.learn.engine.feed import Feed
 from trainer.learn.model.network import SteelDefectLSTM
 
 # What a resumed run may change: how long it goes, how fast it is, how often it saves.
-FREE_TO_CHANGE = ("training.max_epochs", "training.num_workers", "training.num_threads", "checkpoint.")
+FREE_TO_CHANGE = (
+    "training.max_epochs",
+    "training.num_workers",
+    "training.num_threads",
+    "training.max_model_bytes",
+    "checkpoint.",
+)
 
 
 def made_with(

@@ -13,6 +13,13 @@ from trainer.learn.config import EarlyStoppingConfig, Monitor
 FALLING: frozenset[Monitor] = frozenset({"val_loss", "val_brier", "val_ece"})
 
 
+def is_better(value: float | None, than: float | None, monitor: Monitor) -> bool:
+    """Whether a monitored figure is better than another; any is better than none."""
+    if value is None or than is None:
+        return value is not None
+    return value < than if monitor in FALLING else value > than
+
+
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
     """Copies the model's state to the CPU."""
     return {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""What a model learns from the training part at once, before the first step: normalisation and the linear path.
+"""What a model learns from the training part at once, before the first step: its normalisation.
 
 Shapes: N windows, T steps, F sensors.
 """
@@ -11,35 +11,25 @@ import torch
 from trainer.learn.config import DataProcessingConfig
 from trainer.learn.engine.batch import Part
 from trainer.learn.engine.feed import Feed
-from trainer.learn.engine.loss import DefectLoss
 from trainer.learn.model.network import SteelDefectLSTM
 
 log = structlog.get_logger()
 
 
 def fit_at_once(
-    model: SteelDefectLSTM,
-    train_feed: Feed,
-    loss: DefectLoss,
-    config: DataProcessingConfig,
-    device: torch.device,
+    model: SteelDefectLSTM, train_feed: Feed, config: DataProcessingConfig, device: torch.device
 ) -> None:
-    """Fits the normalisation where it is due, and the linear path to these windows whatever it was fitted to before.
+    """Fits the normalisation where it is due.
 
     Raises:
         NotEnoughDataError: The loader cannot be read again.
         ModelInputError: Its windows do not fit the model, or hold no valid value at all.
     """
-    if model.is_normalised and config.finetune_normalisation == "keep" and model.linear_path is None:
+    if model.is_normalised and config.finetune_normalisation == "keep":
         return
     part = train_feed.windows().to(device)
     if _is_due(model, part, config):
         model.fit_normalisation(part.x_NTF, part.mask_NT, config, index_N=part.index_N)
-    if model.linear_path is not None:
-        weight_N = torch.ones_like(part.y_N) if part.weight_N is None else part.weight_N
-        model.fit_linear_path(
-            part.x_NTF, part.mask_NT, part.y_N, weight_N, loss.pos_weight, index_N=part.index_N
-        )
 
 
 def _is_due(model: SteelDefectLSTM, part: Part, config: DataProcessingConfig) -> bool:

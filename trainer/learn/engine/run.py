@@ -53,9 +53,6 @@ from trainer.learn.report.training_metrics import EpochResult, StopReason, Train
 
 log = structlog.get_logger()
 
-# Of the linear path, tried beside 0, the LSTM and its head alone. Closer at the upper end: logits of a model that was
-# trained for long are several times as large as those of a regression.
-SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 # Slices of a batch on a CPU: two cores share it, and one core loses an eighth by it.
 CPU_SLICES = 2
 
@@ -171,8 +168,6 @@ class Run:
             self._ended = self.state() | {"model": copy_weights(self._model)}
             if not self._stopping.restore(self._model):
                 self._model.load_state_dict(weights_at_start)
-            elif reason != "stopped":
-                self._choose_share()
         self._model.eval()
         self._model.set_generator(None)
         return TrainingResult(
@@ -181,7 +176,6 @@ class Run:
             best_value=self._stopping.best_value,
             stop_reason=reason,
             pos_weight=self.loss.pos_weight,
-            linear_share=float(path.share) if (path := self._model.linear_path) else 0.0,
             seconds=time.perf_counter() - started,
             inexact=tuple(self._inexact),
         )
@@ -324,34 +318,10 @@ class Run:
 
     def _begin_anew(self) -> None:
         config = self._settings.data_processing
-        fit_at_once(self._model, self._train_feed, self.loss, config, self._device)
+        fit_at_once(self._model, self._train_feed, config, self._device)
         if self._files is not None:
             self._files.begin_anew()
         self._metrics.write()
-
-    def _choose_share(self) -> None:
-        """Lets the linear path count as much as the monitored figure likes best: not at all, unless that improves it.
-
-        On a tie between two shares the larger one counts, for the regression is the simpler model.
-        """
-        path, alone, improves = self._model.linear_path, self._stopping.best_value, self._stopping.improves
-        if path is None or alone is None:
-            return
-        share, values = 0.0, dict[float, float]()
-        try:
-            for tried in SHARES:
-                path.set_share(tried)
-                figures = validate(self._workers, self._val_feed, self.loss, self._device).figures()
-                values[tried] = figures[self._settings.early_stopping.monitor]
-            better = [tried for tried, value in values.items() if improves(value, alone)]
-            best = [
-                tried
-                for tried in better
-                if not any(improves(values[other], values[tried]) for other in better)
-            ]
-            share = max(best, default=0.0)
-        finally:
-            path.set_share(share)
 
     # Checkpoints
 

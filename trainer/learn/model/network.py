@@ -15,7 +15,6 @@ from trainer.errors import ModelInputError
 from trainer.learn.config import ArchitectureConfig, DataProcessingConfig
 from trainer.learn.model.dropout import SeededDropout
 from trainer.learn.model.head import build_head
-from trainer.learn.model.linear_path import LinearPath
 from trainer.learn.model.normalisation import (
     NUM_STATISTICS,
     Normalisation,
@@ -63,7 +62,6 @@ class SteelDefectLSTM(nn.Module):
         num_statistics = NUM_STATISTICS * num_sensors if config.window_statistics else 0
         self.statistics_normalisation = Normalisation(num_statistics) if num_statistics else None
         self.head = build_head(readout_size(config.readout, num_outputs) + num_statistics, config)
-        self.linear_path = LinearPath(num_statistics) if config.linear_path else None
 
     @property
     def is_normalised(self) -> bool:
@@ -101,35 +99,6 @@ class SteelDefectLSTM(nn.Module):
             self.statistics_normalisation.fit(
                 stats_NS, method=config.normalisation, clip=config.clip, magnitude_C=magnitude_S
             )
-
-    def fit_linear_path(
-        self,
-        x_NTF: Tensor,
-        mask_NT: Tensor | None,
-        y_N: Tensor,
-        weight_N: Tensor,
-        pos_weight: float,
-        *,
-        index_N: Tensor | None = None,
-    ) -> None:
-        """Fits the regression beside the LSTM, if there is one; normalisation must have been fitted before.
-
-        Args:
-            x_NTF: Raw values of the training part, NaN = missing.
-            mask_NT: True = valid step; None = all are.
-            y_N: 1 = defective, 0 = good; both classes, of the training part alone.
-            weight_N: What each of its windows counts in the loss.
-            pos_weight: What a defective window counts besides.
-            index_N: Which of the windows are the training part; None: all.
-
-        Raises:
-            ModelInputError: Shapes do not fit.
-        """
-        if self.linear_path and self.statistics_normalisation:
-            stats_NS = self.statistics_normalisation(
-                self._all_statistics(x_NTF, self._checked(x_NTF, mask_NT), index_N)
-            )
-            self.linear_path.fit(stats_NS, y_N, weight_N, pos_weight)
 
     def hidden_sensors(
         self,
@@ -178,8 +147,6 @@ class SteelDefectLSTM(nn.Module):
         # A logit in half precision has three digits: windows would tie.
         with torch.autocast(x_NTF.device.type, enabled=False):
             logits_N: Tensor = self.head(features_ND.to(x_NTF.dtype)).squeeze(-1)
-            if self.linear_path and not self.training:
-                logits_N = self.linear_path(logits_N, stats_NS)
         return logits_N
 
     @torch.no_grad()

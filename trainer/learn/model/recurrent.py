@@ -8,6 +8,8 @@ Shapes: N windows, K steps, C channels, H outputs of a layer, R = N * K rows.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -45,10 +47,10 @@ def run_layers(layers: nn.ModuleList, dropout: SeededDropout, h_NKC: Tensor, mas
     At a valid step they do not depend on what stands after the last valid step; there they mean nothing.
     """
     turned_R = turned_rows(mask_NK) if isinstance(layers[0], BidirectionalLSTM) else None
-    for index, layer in enumerate(layers):
-        inputs = dropout(h_NKC) if index else h_NKC
-        h_NKC = layer(inputs)[0] if turned_R is None else layer(inputs, turned_R)
-    return h_NKC
+    if not _lacks_half_precision(h_NKC.device):
+        return _run(layers, dropout, h_NKC, turned_R)
+    with torch.autocast("cpu", enabled=False):
+        return _run(layers, dropout, h_NKC.float(), turned_R)
 
 
 def last_valid(mask_NK: Tensor) -> Tensor:
@@ -64,6 +66,30 @@ def turned_rows(mask_NK: Tensor) -> Tensor:
     back_NK = last_valid(mask_NK).unsqueeze(1) - steps_K
     first_N1 = torch.arange(num_windows, device=mask_NK.device).unsqueeze(1) * num_steps
     return (first_N1 + torch.where(back_NK >= 0, back_NK, steps_K)).flatten()
+
+
+def _run(layers: nn.ModuleList, dropout: SeededDropout, h_NKC: Tensor, turned_R: Tensor | None) -> Tensor:
+    for index, layer in enumerate(layers):
+        inputs = dropout(h_NKC) if index else h_NKC
+        h_NKC = layer(inputs)[0] if turned_R is None else layer(inputs, turned_R)
+    return h_NKC
+
+
+def _lacks_half_precision(device: torch.device) -> bool:
+    """Whether half precision is asked of a processor that has no LSTM for it: oneDNN raises then."""
+    if device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    return not _cpu_has_lstm_of(torch.get_autocast_dtype("cpu"))
+
+
+@functools.cache
+def _cpu_has_lstm_of(dtype: torch.dtype) -> bool:
+    try:
+        with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+            nn.LSTM(2, 2, batch_first=True)(torch.zeros(1, 2, 2))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _take(h_NKC: Tensor, rows_R: Tensor) -> Tensor:

@@ -78,8 +78,6 @@ class TrainingResult:
         best_epoch: None: stopped within the first epoch, the model is as it came.
         best_value: The monitored figure in that epoch.
         pos_weight: What a defective window counted in the loss.
-        linear_share: How much the linear path counts in the model, 0 to 1; chosen at the end, so the figures of the
-            epochs and ``best_value`` are those of the LSTM and its head alone, which a stopped training leaves.
         inexact: Why a resumed training need not end with the bits of one that was never stopped; empty: it does.
     """
 
@@ -88,7 +86,6 @@ class TrainingResult:
     best_value: float | None
     stop_reason: StopReason
     pos_weight: float
-    linear_share: float
     seconds: float
     inexact: tuple[str, ...] = ()
 

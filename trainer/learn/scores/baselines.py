@@ -1,6 +1,6 @@
 """Simple models that the LSTM is held against: two classifiers on the statistics of each window.
 
-Shapes: N windows, T steps, F sensors, S statistics (mean, std, min, max and slope of each sensor).
+Shapes: N windows, T steps, F sensors, S statistics, those that the members of the model see.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
@@ -21,44 +20,22 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from trainer.errors import ModelInputError
-from trainer.learn.model.normalisation import NUM_STATISTICS, window_statistics
-from trainer.learn.model.rows import windows_a_pass
+from trainer.learn.members.labelled import LabelledPart
+from trainer.learn.members.part_statistics import PartStatistics
+from trainer.learn.members.statistics import WindowStatistics
 from trainer.learn.scores.evaluate import Probabilities, Scores, best_threshold, both_classes, evaluate
 
 MAX_ITERATIONS = 1000
 
 Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelledPart:
-    """One part of a split.
+class BaselineScores:
+    """How a baseline did on the test part, and what it scored each window."""
 
-    Attributes:
-        x_NTF: Raw values with NaN for missing.
-        mask_NT: Valid steps.
-        y_N: 1 or True for a defective window.
-        index_N: Which of these windows are the part, in its order; None: all.
-    """
-
-    x_NTF: npt.NDArray[np.float32]
-    mask_NT: npt.NDArray[np.bool_]
-    y_N: npt.NDArray[np.generic]
-    index_N: Places | None = None
-
-    @property
-    def labels(self) -> npt.NDArray[np.generic]:
-        """Of the windows of the part alone."""
-        return self.y_N if self.index_N is None else self.y_N[self.index_N]
-
-    def statistics(self) -> Floats:
-        """stats_NS of the windows of the part.
-
-        Raises:
-            ModelInputError: Shapes do not fit.
-        """
-        return _statistics(self.x_NTF, self.mask_NT, self.index_N)
+    scores: Scores
+    prob_N: Probabilities
 
 
 class Baseline:
@@ -67,9 +44,8 @@ class Baseline:
     A statistic without a value in any window of the training part is left out for good.
     """
 
-    def __init__(self, classifier: Any, seen_S: npt.NDArray[np.bool_]) -> None:
-        self._classifier = classifier
-        self._seen_S = seen_S
+    def __init__(self, classifier: Any, seen_S: npt.NDArray[np.bool_], statistics: WindowStatistics) -> None:
+        self._classifier, self._seen_S, self._statistics = classifier, seen_S, statistics
 
     def predict(self, x_NTF: npt.NDArray[np.float32], mask_NT: npt.NDArray[np.bool_]) -> Probabilities:
         """Scores raw windows.
@@ -80,7 +56,7 @@ class Baseline:
         Raises:
             ModelInputError: Shapes do not fit.
         """
-        return self.predict_from(_statistics(x_NTF, mask_NT))
+        return self.predict_from(self._statistics(x_NTF, mask_NT))
 
     def predict_from(self, stats_NS: Floats) -> Probabilities:
         """Scores windows by their statistics.
@@ -120,41 +96,52 @@ def fit_baselines(
         NotEnoughDataError: One class only, or fewer than two windows.
         ModelInputError: Shapes do not fit, a label is not 0 or 1, or there is no valid value at all.
     """
-    return _fit(_statistics(x_NTF, mask_NT), y_N, seed)
+    part = LabelledPart(x_NTF, mask_NT, y_N)
+    return _fit(PartStatistics.chosen(part), part, seed)
 
 
-def _fit(stats_NS: Floats, y_N: npt.NDArray[np.generic], seed: int) -> dict[str, Baseline]:
+def _fit(statistics: PartStatistics, part: LabelledPart, seed: int) -> dict[str, Baseline]:
+    stats_NS, y_N = statistics(part), part.labels
     if y_N.shape != stats_NS.shape[:1]:
         raise ModelInputError(f"expected {len(stats_NS)} labels, got shape {y_N.shape}")
     labels_N = both_classes(y_N, "baselines")
     seen_S = np.asarray(np.isfinite(stats_NS).any(axis=0), dtype=np.bool_)
-    if not seen_S.any():
+    # A sensor's mean comes first; the share of steps without a value is there for all.
+    if not seen_S[: statistics.statistics.num_sensors].any():
         raise ModelInputError(f"no valid value in {len(stats_NS)} windows: nothing to fit baselines on")
     # One thread: several beside a busy process take many times longer, and sums could differ by their order.
     with threadpool_limits(1), warnings.catch_warnings():
         # Classes that can be told apart draw the weights to infinity; the order of the windows settles long before.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return {
-            name: Baseline(classifier.fit(stats_NS[:, seen_S], labels_N), seen_S)
+            name: Baseline(classifier.fit(stats_NS[:, seen_S], labels_N), seen_S, statistics.statistics)
             for name, classifier in _classifiers(seed, rarest=int(np.bincount(labels_N).min())).items()
         }
 
 
 def score_baselines(
-    train: LabelledPart, validation: LabelledPart, test: LabelledPart, seed: int = 0
-) -> dict[str, Scores]:
+    train: LabelledPart,
+    validation: LabelledPart,
+    test: LabelledPart,
+    *,
+    seed: int = 0,
+    statistics: PartStatistics | None = None,
+) -> dict[str, BaselineScores]:
     """Fits on one part, chooses the threshold on the second, scores on the third: as the model is treated.
+
+    Args:
+        statistics: What the model sees; None: chosen on the training part.
 
     Raises:
         NotEnoughDataError: A part has one class only.
         ModelInputError: Shapes do not fit, or the training part has no valid value.
     """
+    statistics = statistics or PartStatistics.chosen(train)
     scores = {}
-    baselines = _fit(train.statistics(), train.labels, seed)
-    validation_NS, test_NS = validation.statistics(), test.statistics()
-    for name, baseline in baselines.items():
-        threshold = best_threshold(validation.labels, baseline.predict_from(validation_NS))
-        scores[name] = evaluate(test.labels, baseline.predict_from(test_NS), threshold)
+    for name, baseline in _fit(statistics, train, seed).items():
+        threshold = best_threshold(validation.labels, baseline.predict_from(statistics(validation)))
+        prob_N = baseline.predict_from(statistics(test))
+        scores[name] = BaselineScores(evaluate(test.labels, prob_N, threshold), prob_N)
     return scores
 
 
@@ -169,24 +156,3 @@ def _classifiers(seed: int, rarest: int = 2) -> dict[str, Any]:
             random_state=seed, early_stopping="auto" if rarest > 1 else False
         ),
     }
-
-
-def _statistics(
-    x_NTF: npt.NDArray[np.float32], mask_NT: npt.NDArray[np.bool_], index_N: Places | None = None
-) -> Floats:
-    """stats_NS, of raw values in float64: the level of a sensor may be a million times what it varies by."""
-    if x_NTF.ndim != 3 or x_NTF.shape[1] < 1 or mask_NT.shape != x_NTF.shape[:2]:
-        raise ModelInputError(f"expected x [N, T, F] and mask [N, T], got {x_NTF.shape} and {mask_NT.shape}")
-    if mask_NT.dtype != np.bool_:
-        raise ModelInputError(f"expected a bool mask, got {mask_NT.dtype}")
-    num_windows, size = len(x_NTF if index_N is None else index_N), windows_a_pass(*x_NTF.shape[1:])
-    # Filled, not joined: what a pass leaves behind would lie between its larger blocks, and the next one would find
-    # no room for its own among those that were freed.
-    stats_NS = np.empty((num_windows, NUM_STATISTICS * x_NTF.shape[2]))
-    for start in range(0, num_windows, size):
-        some = slice(start, start + size)
-        place_B = some if index_N is None else index_N[some]
-        x = torch.tensor(x_NTF[place_B], dtype=torch.float64)
-        valid_NTF = torch.isfinite(x) & torch.tensor(mask_NT[place_B]).unsqueeze(2)
-        stats_NS[some] = window_statistics(x.masked_fill(~valid_NTF, 0.0), valid_NTF).numpy()
-    return stats_NS

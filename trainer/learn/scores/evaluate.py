@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from trainer.errors import ModelInputError, NotEnoughDataError
@@ -83,6 +84,11 @@ def evaluate(y_N: Labels, prob_N: Probabilities, threshold: float) -> Scores:
     )
 
 
+def rank_quality(y_N: Labels, score_N: Probabilities) -> float:
+    """Mean of AUC-ROC and AUC-PR; both classes are there."""
+    return float(roc_auc_score(y_N, score_N) + average_precision_score(y_N, score_N)) / 2
+
+
 def probability_histogram(prob_N: Probabilities, num_bins: int = NUM_BINS) -> tuple[int, ...]:
     """Counts probabilities in bins of the same width; a bin holds its upper edge, the first one 0 as well.
 
@@ -117,13 +123,29 @@ def predict(
     batch_size: int = 256,
     num_threads: int = 1,
 ) -> Probabilities:
+    """The sigmoid of `network_logits`: the probability of a defect as the weighted loss sees it."""
+    logits_N = network_logits(
+        model, x_NTF, mask_NT, index_N=index_N, batch_size=batch_size, num_threads=num_threads
+    )
+    return np.asarray(expit(logits_N))
+
+
+def network_logits(
+    model: SteelDefectLSTM,
+    x_NTF: npt.NDArray[np.float32],
+    mask_NT: npt.NDArray[np.bool_] | None = None,
+    *,
+    index_N: npt.NDArray[np.integer[Any]] | None = None,
+    batch_size: int = 256,
+    num_threads: int = 1,
+) -> npt.NDArray[np.float64]:
     """Scores raw windows in batches, on the model's device.
 
     Args:
         index_N: Which of the windows, in which order; None: all.
 
     Returns:
-        prob_N, float64: probability of a defect as the weighted loss sees it.
+        logits_N, as the weighted loss sees them.
 
     Raises:
         ModelInputError: Shapes or types do not fit the model.
@@ -139,7 +161,7 @@ def predict(
             place_B = some if index_N is None else index_N[some]
             x = torch.tensor(x_NTF[place_B], device=device)
             mask = None if mask_NT is None else torch.tensor(mask_NT[place_B], device=device)
-            parts.append(torch.sigmoid(model(x, mask).double()).cpu().numpy())
+            parts.append(model(x, mask).double().cpu().numpy())
     model.train(was_training)
     return np.concatenate(parts) if parts else np.empty(0)
 

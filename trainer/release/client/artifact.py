@@ -25,7 +25,9 @@ from trainer.errors import ArtifactError
 from trainer.release.client.inputs import ModelInputs
 from trainer.release.client.manifest_digest import check_digest, json_with_digest
 
-FORMAT_VERSION = 1
+# 2: several members and a calibration. Manifests of 1 can be read; their tensors cannot be scored any more.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 METADATA_KEY = "castloop"
 CONTENT_TYPE = "application/vnd.safetensors"
 # Smaller: plants with thousands of sensors do not fit. Larger: a foreign file costs more to refuse.
@@ -56,6 +58,7 @@ class Manifest(_Frozen):
         parent: The version it was fine-tuned from; None for a model from scratch.
         cycle: The cycle that trained it; None in a model from before.
         architecture: Fields of the trainer's architecture section.
+        members: What each member counts in a score; they sum to 1. Empty in a model from before there were several.
         sensors: In column order.
         threshold: Probability from which a window is called defective.
         scores: On the gate windows, such as `auc_roc` and `auc_pr`.
@@ -71,6 +74,7 @@ class Manifest(_Frozen):
     cycle: int | None = Field(None, ge=1)
     created_at: AwareDatetime
     architecture: dict[str, Any]
+    members: dict[str, FiniteFloat] = {}
     sensors: tuple[SensorConfig, ...] = Field(min_length=1)
     period_ms: int = Field(ge=1)
     grid_phase_ms: int = Field(0, ge=0)
@@ -180,9 +184,10 @@ def check_manifest(fields: Mapping[str, Any]) -> tuple[Manifest, bool]:
     Raises:
         ArtifactError: It is of another format version, its digest does not match, or a field is missing.
     """
-    if fields.get("format_version") != FORMAT_VERSION:
+    if fields.get("format_version") not in READABLE_VERSIONS:
         raise ArtifactError(
-            f"format version {fields.get('format_version')!r}, this reader knows {FORMAT_VERSION}; update the reader"
+            f"format version {fields.get('format_version')!r}, this reader knows up to {FORMAT_VERSION}; update the "
+            "reader"
         )
     has_manifest_digest = check_digest(fields, {*Manifest.model_fields, *Manifest.model_computed_fields})
     try:

@@ -162,6 +162,18 @@ class RegistryReader:
         """
         return self._versions.artifact(version)
 
+    def judged(self, version: int) -> Artifact:
+        """What the gate looked at: a version as it was fitted without the windows of the gate.
+
+        Raises:
+            ArtifactError: Its file is damaged.
+        """
+        return self._versions.judged(version)
+
+    def file(self, version: int, name: str) -> bytes | None:
+        """A file that was registered with a version, None if there was none of this name."""
+        return self._versions.file(version, name)
+
     def model_file(self, version: int) -> bytes:
         """The model file of a version as it was registered."""
         return self._versions.model_file(version)

@@ -5,6 +5,7 @@ versions/<version>/
   manifest.json       its manifest, for whoever needs no weights
   training.json       how its training went
   decision.json       what became of it; missing until it is decided
+  judged.safetensors  what the gate looked at, where that is not the model file to the bit
   ...                 what the cycle adds (metrics.csv, dataset.json)
 """
 
@@ -22,6 +23,7 @@ from trainer.release.client.artifact import Artifact, Manifest, check_manifest, 
 from trainer.release.registry.event import Decision, Kind
 
 MODEL_FILE = "model.safetensors"
+JUDGED_FILE = "judged.safetensors"
 MANIFEST_FILE = "manifest.json"
 TRAINING_FILE = "training.json"
 DECISION_FILE = "decision.json"
@@ -88,11 +90,30 @@ class Versions:
             ArtifactError: The file is damaged, or missing.
         """
         try:
-            return read_artifact(self.model_file(version))
+            return self._read(version, MODEL_FILE, self.model_file(version))
         except RegistryError as exc:
             raise ArtifactError(str(exc)) from exc
+
+    def judged(self, version: int) -> Artifact:
+        """What the gate looked at: a version as it was fitted without the windows of the gate.
+
+        Raises:
+            ArtifactError: The file is damaged.
+        """
+        data = self.file(version, JUDGED_FILE)
+        return self.artifact(version) if data is None else self._read(version, JUDGED_FILE, data)
+
+    def file(self, version: int, name: str) -> bytes | None:
+        """A file of a version, None if it has no such file."""
+        path = self.folder(version) / name
+        with disk.map_disk_errors("reading", path):
+            return path.read_bytes() if path.exists() else None
+
+    def _read(self, version: int, name: str, data: bytes) -> Artifact:
+        try:
+            return read_artifact(data)
         except ArtifactError as exc:
-            raise ArtifactError(f"{self.folder(version) / MODEL_FILE}: {exc}") from exc
+            raise ArtifactError(f"{self.folder(version) / name}: {exc}") from exc
 
     def model_file(self, version: int) -> bytes:
         """The model file of a version as it was registered.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.learn.model.lasso import LassoPath, fit_lasso
+from trainer.learn.members.lasso import LassoPath, fit_lasso
 
 
 def _task(num=300, columns=30, seed=0, *, strength=1.0):
@@ -15,6 +15,11 @@ def _task(num=300, columns=30, seed=0, *, strength=1.0):
     x[:, 2] = x[:, 0] + 0.1 * x[:, 2]
     y = strength * (x[:, 0] - x[:, 1]) + rng.logistic(size=num) > 0.7
     return (x - x.mean(axis=0)) / x.std(axis=0), y
+
+
+def _fit(x, y, weight):
+    found = fit_lasso(x, y, weight, np.arange(len(x)) * 5 // len(x))
+    return found.weight_S, found.intercept
 
 
 def _gradient(x, y, weight, weights, intercept):
@@ -48,7 +53,7 @@ def test_a_solution_is_optimal(penalty, is_weighted, common):
 def test_what_tells_nothing_is_left_out():
     x, y = _task(strength=2.0)
 
-    weights, _ = fit_lasso(x, y, np.ones(300))
+    weights, _ = _fit(x, y, np.ones(300))
 
     assert weights[0] + weights[2] > 0.5
     assert weights[1] < -0.5
@@ -60,7 +65,7 @@ def test_where_nothing_tells_nothing_is_kept():
     x, _ = _task()
     y = np.random.default_rng(5).random(300) < 0.3
 
-    weights, intercept = fit_lasso(x, y, np.ones(300))
+    weights, intercept = _fit(x, y, np.ones(300))
 
     assert np.abs(weights).max() < 0.15
     assert intercept == pytest.approx(np.log(y.mean() / (1 - y.mean())), abs=0.1)
@@ -72,7 +77,7 @@ def test_windows_that_count_nothing_change_nothing():
     changed = np.where(weight[:, None] > 0, x, other)
     labels = np.where(weight > 0, y, ~y)
 
-    first, second = fit_lasso(x, y, weight), fit_lasso(changed, labels, weight)
+    first, second = _fit(x, y, weight), _fit(changed, labels, weight)
 
     np.testing.assert_allclose(first[0], second[0], atol=1e-12)
     assert np.abs(first[0]).max() > 0.3
@@ -82,14 +87,14 @@ def test_windows_that_count_nothing_change_nothing():
 def test_very_few_windows_give_finite_weights(num_defects):
     x, _ = _task(num=8)
 
-    weights, intercept = fit_lasso(x, np.arange(8) < num_defects, np.ones(8))
+    weights, intercept = _fit(x, np.arange(8) < num_defects, np.ones(8))
 
     assert np.isfinite(weights).all()
     assert np.isfinite(intercept)
 
 
 def test_columns_that_are_all_zero_are_left_out():
-    weights, intercept = fit_lasso(np.zeros((20, 3)), np.arange(20) < 5, np.ones(20))
+    weights, intercept = _fit(np.zeros((20, 3)), np.arange(20) < 5, np.ones(20))
 
     assert not weights.any()
     assert intercept == pytest.approx(np.log(5 / 15))
