@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -64,11 +63,6 @@ class Combination:
                 if share.weight > 0
             )
         )
-
-    @classmethod
-    def of_one(cls, name: str) -> Self:
-        """One member as it is."""
-        return cls({name: Share(Calibration(), 1.0)})
 
 
 def choose_weights(
