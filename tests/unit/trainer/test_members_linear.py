@@ -34,8 +34,22 @@ def test_a_line_goes_on_beyond_what_was_seen():
     model = fit_linear(stats, y)
     far = np.zeros((2, 4))
     far[:, 1] = 50, 100
-    base = model.logits(np.zeros((1, 4)))
-    assert model.logits(far)[1] - base == pytest.approx(2 * (model.logits(far)[0] - base), rel=1e-9)
+    logits = model.logits(far)
+    assert model.intercept < logits[0] < logits[1]
+
+
+def test_far_beyond_what_was_seen_a_line_gets_no_louder_than_a_logarithm():
+    stats, y = _rows()
+    model = fit_linear(stats, y)
+    far = np.zeros((2, 4))
+    far[:, 1] = 1e4, 1e5
+    logits = model.logits(far)
+    assert logits[1] - logits[0] == pytest.approx(2 * np.log(10), rel=1e-3)
+    assert logits[1] < 30
+
+
+def test_near_the_boundary_log_odds_are_what_they_are():
+    np.testing.assert_allclose(linear.damped(np.array([-0.3, 0.0, 0.3])), [-0.3, 0.0, 0.3], rtol=4e-3)
 
 
 def test_windows_that_count_nothing_change_nothing():

@@ -35,12 +35,15 @@ Bools = npt.NDArray[np.bool_]
 NUM_FOLDS = 5
 # Of a model file: manifest, names and shapes of the tensors.
 HEADER_BYTES = 100_000
+# Where nothing tells the linear model apart from the trees, those count: along recordings an even share ranked the
+# next stretch worse than trees alone (docs/model.md).
+LINEAR, TREES = "linear", "trees"
+PATH_PRIOR = {LINEAR: 0.0, TREES: 1.0}
 # Where nothing tells the LSTM apart from the two, they count: they are fitted to more, and are cheaper to score.
 BESIDE, LSTM = "beside", "lstm"
 LSTM_PRIOR = {BESIDE: 1.0, LSTM: 0.0}
-# Standard errors that count as chance. The LSTM's best epoch was chosen on the windows that it is weighed by, so it
-# looks better there than it is.
-PATH_TOLERANCE, LSTM_TOLERANCE = 0.5, 1.0
+# Standard errors that count as chance.
+TOLERANCE = 1.0
 # Defective windows that weights, calibration and threshold rest on; with fewer the report says so.
 FEW_DEFECTS = 20
 
@@ -83,7 +86,7 @@ class _Beside:
 
     def logits(self, stats_NS: Floats) -> dict[str, Floats]:
         """Of windows by their statistics."""
-        paths = {"linear": self.linear, "trees": self.trees}
+        paths = {LINEAR: self.linear, TREES: self.trees}
         return {name: path.logits(stats_NS) for name, path in paths.items() if path is not None}
 
 
@@ -178,11 +181,11 @@ def _fit_beside(windows: _Windows, settings: ModelSettings, network_bytes: int) 
     linear = trees = None
     held_out: dict[str, Floats] = {}
     if architecture.linear_path:
-        linear, held_out["linear"] = fit_linear(
+        linear, held_out[LINEAR] = fit_linear(
             windows.stats_NS, windows.y_N, windows.weight_N, windows.fold_N
         )
     if architecture.tree_path:
-        trees, held_out["trees"] = _fit_trees(windows, seed, max_bytes)
+        trees, held_out[TREES] = _fit_trees(windows, seed, max_bytes)
     return _Beside(linear, trees, held_out)
 
 
@@ -222,8 +225,8 @@ def _weigh(
         {name: held_out_N[known_N] for name, held_out_N in held_out.items()},
         y_N[known_N],
         group_N[known_N],
-        prior={name: 1 / len(held_out) for name in held_out},
-        tolerance=PATH_TOLERANCE,
+        prior={name: PATH_PRIOR[name] for name in held_out},
+        tolerance=TOLERANCE,
         seed=seed,
     )
     beside_N = np.asarray(sum(weight * held_out[name] for name, weight in paths.items()))
@@ -235,7 +238,7 @@ def _weigh(
     if lstm_weight is None and _has_both(y_N[both_N]):
         log_odds = {BESIDE: beside_N[both_N], LSTM: of_lstm.log_odds(held_out[LSTM][both_N])}
         chosen = choose_weights(
-            log_odds, y_N[both_N], group_N[both_N], prior=LSTM_PRIOR, tolerance=LSTM_TOLERANCE, seed=seed
+            log_odds, y_N[both_N], group_N[both_N], prior=LSTM_PRIOR, tolerance=TOLERANCE, seed=seed
         )
         lstm_weight = chosen[LSTM]
     lstm_weight = lstm_weight or 0.0
