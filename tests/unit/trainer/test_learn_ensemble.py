@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,11 @@ from defect_models import network_alone
 from trainer.errors import ArtifactError, NotEnoughDataError
 from trainer.learn.config import ArchitectureConfig, ModelSettings
 from trainer.learn.ensemble.defect_model import DefectModel
-from trainer.learn.ensemble.fitting import fit_ensemble, folds_in_time
-from trainer.learn.members.labelled import LabelledPart
+from trainer.learn.ensemble.fitting import LSTM_TRUST, fit_ensemble, folds_in_time
+from trainer.learn.members.labelled import LabelledPart, ranks_through
 from trainer.learn.members.part_statistics import PartStatistics
 from trainer.learn.model.network import build_model
-from trainer.learn.scores.evaluate import evaluate
+from trainer.learn.scores.evaluate import evaluate, network_logits
 
 SMALL = {"num_layers": 1, "hidden_size": 4, "head_hidden_dims": ()}
 STEPS, SENSORS = 20, 3
@@ -63,6 +65,21 @@ def test_an_untrained_network_counts_nothing_where_trees_know():
     model, _ = _fit(_part(seed=1), _part(seed=2))
     assert model.combination.weights["trees"] >= 0.7
     assert _scores(model, _part(seed=3)).auc_roc > 0.7
+
+
+@pytest.mark.parametrize(("num_casts", "weight"), [(240, LSTM_TRUST), (9, 0.0)])
+def test_a_network_that_alone_knows_counts_half_and_by_few_casts_nothing(num_casts, weight):
+    settings = ModelSettings(architecture=ArchitectureConfig(**SMALL))
+    train, validation = _level(seed=1), _level(seed=2)
+    network = _network(settings.architecture, train)
+    logits = network_logits(network, validation.x_NTF, validation.mask_NT)
+    labels = logits > np.quantile(logits, 0.75)
+    parts = (
+        replace(train, order_N=np.arange(240)),
+        replace(validation, y_N=labels, order_N=240 + np.arange(240) * num_casts // 240),
+    )
+    fitted = fit_ensemble(network, parts, settings=settings, statistics=PartStatistics.chosen(train))
+    assert fitted.model.combination.weights["lstm"] == weight
 
 
 @pytest.mark.parametrize("parts", [_part, _level])
@@ -156,6 +173,13 @@ def test_a_refit_learns_what_only_the_new_part_shows_and_the_network_counts_as_b
     ).model
     assert refit.combination.weights["lstm"] == weight
     assert _scores(refit, new).auc_roc > _scores(model, new).auc_roc + 0.1
+
+
+def test_windows_without_a_group_are_one_each_over_all_parts():
+    part = _level(3)
+    assert ranks_through([part, part]).tolist() == [0, 1, 2, 3, 4, 5]
+    grouped = replace(part, order_N=np.array([7, 7, 9]))
+    assert ranks_through([grouped.at(np.array([0, 2])), grouped.at(np.array([1]))]).tolist() == [7, 9, 7]
 
 
 def test_validation_of_one_class_is_refused():

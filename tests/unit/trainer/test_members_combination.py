@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from trainer.learn.members.calibration import Calibration
-from trainer.learn.members.combination import Combination, Share, choose_weights, rank_qualities
+from trainer.learn.members.combination import (
+    MIN_DEFECTIVE_GROUPS,
+    Combination,
+    Share,
+    choose_weights,
+    rank_qualities,
+)
 
 EVEN = {"lstm": 1 / 3, "linear": 1 / 3, "trees": 1 / 3}
 
@@ -37,7 +43,11 @@ def _quality(score, y):
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(0, 3), min_size=2, max_size=3), st.integers(0, 10**6), st.integers(20, 200))
+@given(
+    st.lists(st.integers(0, 3), min_size=2, max_size=3),
+    st.integers(0, 10**6),
+    st.integers(5 * MIN_DEFECTIVE_GROUPS, 200),
+)
 def test_it_is_never_worse_than_the_best_member(skills, seed, num):
     y = np.arange(num) % 5 == 0
     logits = {
@@ -83,6 +93,16 @@ def test_windows_of_one_group_are_one_piece_of_evidence():
     by_window = _choose(logits, y, prior={"linear": 1.0})["trees"]
     by_group = _choose(logits, y, group, prior={"linear": 1.0})["trees"]
     assert by_window >= by_group
+
+
+@pytest.mark.parametrize(("num_defective", "counts"), [(9, False), (10, True)])
+def test_few_groups_with_defects_choose_nothing(num_defective, counts):
+    group = np.repeat(np.arange(30), 20)
+    y = (group < num_defective) & (np.arange(600) % 2 == 0)
+    knows, knows_not = y + 0.0, np.random.default_rng(0).normal(size=600) - y
+    weights = _choose({"linear": knows, "trees": knows_not}, y, group, prior={"trees": 1.0})
+    assert (weights["linear"] > 0.5) == counts
+    assert counts or weights == {"linear": 0, "trees": 1}
 
 
 def test_only_members_that_count_are_asked():

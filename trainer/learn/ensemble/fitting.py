@@ -2,7 +2,7 @@
 
 Linear model and trees are fitted in seconds, so each window can be scored by ones that have not seen it
 (cross-fitting: five stretches of time, whole groups). What the two count is chosen on all windows so. The LSTM is
-trained once; what it counts beside them is chosen on the windows that its weights did not learn from.
+trained once; what it counts beside them is chosen on the windows that its weights did not learn from, and halved.
 
 Shapes: N windows, S statistics.
 """
@@ -20,7 +20,7 @@ from trainer.learn.config import ModelSettings
 from trainer.learn.ensemble.defect_model import DefectModel, model_bytes
 from trainer.learn.members.calibration import Calibration, fit_calibration, fit_correction
 from trainer.learn.members.combination import Combination, Share, choose_weights
-from trainer.learn.members.labelled import LabelledPart
+from trainer.learn.members.labelled import LabelledPart, ranks_through
 from trainer.learn.members.linear import LinearModel, fit_linear
 from trainer.learn.members.part_statistics import PartStatistics
 from trainer.learn.members.tree_fitting import fit_trees
@@ -38,10 +38,12 @@ HEADER_BYTES = 100_000
 # Where nothing tells the linear model apart from the trees, those count: along recordings an even share ranked the
 # next stretch worse than trees alone (docs/model.md).
 LINEAR, TREES = "linear", "trees"
-PATH_PRIOR = {LINEAR: 0.0, TREES: 1.0}
 # Where nothing tells the LSTM apart from the two, they count: they are fitted to more, and are cheaper to score.
 BESIDE, LSTM = "beside", "lstm"
 LSTM_PRIOR = {BESIDE: 1.0, LSTM: 0.0}
+# Of what the LSTM was found to count. Its best epoch was chosen on the windows that it is weighed by, and those are
+# one stretch of time: it looks better there than it is on the next one (docs/model.md).
+LSTM_TRUST = 0.5
 # Standard errors that count as chance.
 TOLERANCE = 1.0
 # Defective windows that weights, calibration and threshold rest on; with fewer the report says so.
@@ -161,7 +163,7 @@ def _windows(parts: Sequence[LabelledPart], statistics: PartStatistics, weight_N
     for part, name in ((parts[0], "members"), *((part, "weights of members") for part in parts[1:])):
         both_classes(part.labels, name)
     y_N = np.concatenate([part.labels for part in parts]).astype(np.bool_)
-    rank_N = np.concatenate([part.ranks for part in parts])
+    rank_N = ranks_through(parts)
     is_new_N = np.arange(len(y_N)) >= len(parts[0].labels)
     return _Windows(
         stats_NS=np.concatenate([statistics(part) for part in parts]),
@@ -181,9 +183,7 @@ def _fit_beside(windows: _Windows, settings: ModelSettings, network_bytes: int) 
     linear = trees = None
     held_out: dict[str, Floats] = {}
     if architecture.linear_path:
-        linear, held_out[LINEAR] = fit_linear(
-            windows.stats_NS, windows.y_N, windows.weight_N, windows.fold_N
-        )
+        linear, held_out[LINEAR] = fit_linear(windows.stats_NS, windows.y_N, windows.weight_N, windows.fold_N)
     if architecture.tree_path:
         trees, held_out[TREES] = _fit_trees(windows, seed, max_bytes)
     return _Beside(linear, trees, held_out)
@@ -221,11 +221,12 @@ def _weigh(
     known_N = np.isfinite(np.sum(list(held_out.values()), axis=0))
     if not _has_both(y_N[known_N]):  # defects of one group alone: nothing is left to fit to without it
         held_out, known_N = beside.logits(windows.stats_NS), np.ones(len(y_N), np.bool_)
+    preferred = TREES if TREES in held_out else LINEAR
     paths = choose_weights(
         {name: held_out_N[known_N] for name, held_out_N in held_out.items()},
         y_N[known_N],
         group_N[known_N],
-        prior={name: PATH_PRIOR[name] for name in held_out},
+        prior={name: float(name == preferred) for name in held_out},
         tolerance=TOLERANCE,
         seed=seed,
     )
@@ -240,7 +241,7 @@ def _weigh(
         chosen = choose_weights(
             log_odds, y_N[both_N], group_N[both_N], prior=LSTM_PRIOR, tolerance=TOLERANCE, seed=seed
         )
-        lstm_weight = chosen[LSTM]
+        lstm_weight = LSTM_TRUST * chosen[LSTM]
     lstm_weight = lstm_weight or 0.0
     shares = {LSTM: Share(of_lstm, lstm_weight)}
     shares |= {name: Share(Calibration(), (1 - lstm_weight) * weight) for name, weight in paths.items()}

@@ -23,6 +23,9 @@ Ints = npt.NDArray[np.int64]
 # Shares that are tried: tenths. Finer: more tries than some hundred windows can tell apart.
 TENTHS = 10
 NUM_RESAMPLES = 50
+# Groups with a defect that a choice needs. With fewer, resampled groups call a difference real that is chance: an
+# LSTM chosen by six experiments of a rig ranked the next ones like a coin.
+MIN_DEFECTIVE_GROUPS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ def choose_weights(
 
     Among the weightings that rank at least as well as the best single member, and no worse than the best weighting by
     what chance may do (`tolerance` standard errors of the difference, over resampled groups), the one nearest to the
-    prior is taken. Ranks are judged by the mean of AUC-ROC and AUC-PR.
+    prior is taken. Ranks are judged by the mean of AUC-ROC and AUC-PR. With fewer than `MIN_DEFECTIVE_GROUPS` groups
+    with a defect the prior is taken as it is.
 
     Args:
         log_odds: Of each member.
@@ -88,6 +92,8 @@ def choose_weights(
         tolerance: A weighting that is so many standard errors behind the best one may as well be as good.
         seed: Of the resamples.
     """
+    if len(np.unique(group_N[y_N])) < MIN_DEFECTIVE_GROUPS:
+        return dict(prior)
     score_NK = np.column_stack(list(log_odds.values()))
     prior_K = np.array([prior[name] for name in log_odds])
     weight_K = _choose(score_NK, y_N, group_N, prior_K, tolerance=tolerance, seed=seed)

@@ -5,6 +5,7 @@ Shapes: N windows, T steps, F sensors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,3 +54,12 @@ class LabelledPart:
     def at(self, index_N: Places) -> LabelledPart:
         """Another part of the same windows."""
         return replace(self, index_N=index_N)
+
+
+def ranks_through(parts: Iterable[LabelledPart]) -> Ints:
+    """rank_N of the windows of all parts; windows without a group come after those of the parts before."""
+    ranks, begin = [np.empty(0, np.int64)], 0
+    for part in parts:
+        ranks.append(part.ranks + (begin if part.order_N is None else 0))
+        begin = max(begin, int(ranks[-1].max(initial=-1)) + 1)
+    return np.concatenate(ranks)

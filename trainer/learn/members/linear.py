@@ -94,8 +94,8 @@ def fit_linear(
         fold_N: Fold of each window, for the strength of the penalty.
 
     Returns:
-        The model, and logits_N, damped, of the windows by models that had not seen their fold; NaN where none could be
-        fitted.
+        The model, and logits_N, damped, of the windows by models that had not seen their fold; NaN where none could
+        be fitted.
     """
     center_S, gain_S = scaling(stats_NS, weight_N)
     if not both_count(y_N.astype(np.float64), weight_N) or not gain_S.any():
@@ -109,8 +109,8 @@ def fit_linear(
 def damped(log_odds_N: Floats) -> Floats:
     """Log-odds as they are near 0, growing like their logarithm beyond about 2; the order stays.
 
-    Far from what it was fitted to, a line is as sure as it is wrong. Ranks over a campaign mix windows of many stretches,
-    so one stretch that is sent far off spoils them all.
+    Far from what it was fitted to, a line is as sure as it is wrong. Ranks over a campaign mix windows of many
+    stretches, so one stretch that is sent far off spoils them all.
     """
     return np.asarray(2 * np.arcsinh(log_odds_N / 2))
 
