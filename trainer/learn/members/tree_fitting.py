@@ -36,11 +36,12 @@ LEAF_WINDOWS = (3, 20)
 L2 = 1.0
 # Smaller: levels that lie close together cannot be told apart. Larger: more than scikit-learn takes.
 MAX_BINS = 255
+# Of the statistics, drawn anew for each split. More: where two of them tell only together, a split that tells nothing
+# by itself is never taken, and it is by luck that one fit finds it. Fewer: splits that tell are missed.
+SHARE_OF_STATISTICS = 0.5
 # Smaller: newest windows that are few end the fit before it has begun. Larger: few windows are learnt by heart.
-MIN_TREES = 40
+MIN_TREES = 60
 MAX_TREES = 200
-# Taken where the newest windows cannot tell how many are best.
-DEFAULT_TREES = 60
 # Trees between two looks at the newest windows, and how many looks in a row without a better one end the search.
 STEP_TREES = 20
 PATIENCE = 3
@@ -180,7 +181,7 @@ def _num_trees(
     """How many trees rank the newest windows best; not by the loss, which grows as the rate of defects drifts."""
     is_newest_N = newest_groups(y_N, group_order_N)
     if is_newest_N is None:
-        return DEFAULT_TREES
+        return MIN_TREES  # nothing tells how many are best
     weight_of = [None if weight_N is None else weight_N[side_N] for side_N in (~is_newest_N, is_newest_N)]
     older_NS, newest_NS = bin_NS[~is_newest_N], bin_NS[is_newest_N]
     booster = _booster(len(y_N), seed).set_params(warm_start=True)
@@ -203,6 +204,7 @@ def _booster(num_windows: int, seed: int) -> Any:
         max_leaf_nodes=int(np.clip(num_windows // WINDOWS_OF_A_LEAF, *LEAVES)),
         min_samples_leaf=int(np.clip(num_windows // SHARE_OF_A_LEAF, *LEAF_WINDOWS)),
         l2_regularization=L2,
+        max_features=SHARE_OF_STATISTICS,
         max_bins=MAX_BINS,
         early_stopping=False,
         random_state=seed,
