@@ -352,7 +352,7 @@ def test_too_few_newest_windows_of_a_class_give_the_default_number_of_trees():
     stats, y, group = _task(600)
     y[350:] = False
 
-    assert fit_trees(stats, y, None, group, seed=0, max_bytes=ROOMY).num_trees == tree_fitting.DEFAULT_TREES
+    assert fit_trees(stats, y, None, group, seed=0, max_bytes=ROOMY).num_trees == tree_fitting.MIN_TREES
 
 
 @settings(max_examples=100, deadline=None)

@@ -37,7 +37,7 @@ L2 = 1.0
 # Smaller: levels that lie close together cannot be told apart. Larger: more than scikit-learn takes.
 MAX_BINS = 255
 # Of the statistics, drawn anew for each split. More: where two of them tell only together, a split that tells nothing
-# by itself is never taken, and it is by luck that one fit finds it. Fewer: splits that tell are missed.
+# by itself is taken by luck alone (docs/model.md). Fewer: splits that tell are missed.
 SHARE_OF_STATISTICS = 0.5
 # Smaller: newest windows that are few end the fit before it has begun. Larger: few windows are learnt by heart.
 MIN_TREES = 60
