@@ -214,6 +214,43 @@ def test_a_champion_that_cannot_score_is_told_and_the_challenger_judged_as_a_fir
         assert trainer.registry.champion_version() == 2
 
 
+def test_a_champion_whose_judged_file_is_damaged_is_held_against_the_challenger_as_it_is_published(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    plant.write(casts(range(60)))
+    with life(plant, config) as trainer:
+        trainer.daemon.run_once()
+        path = trainer.registry.models()[-1].folder / "judged.safetensors"
+        path.write_bytes(path.read_bytes()[:-7])
+        plant.write(casts(range(60, 120)))
+        with capture_logs() as logs:
+            result = trainer.daemon.run_once()
+    assert result is not None
+    assert not any("first model" in reason for reason in result.reasons)
+    assert [line["event"] for line in logs].count("the champion is judged as it is published") == 1
+
+
+def test_what_the_gate_looked_at_says_its_own_threshold_and_weights(
+    plant: Plant, config: TrainerSettings
+) -> None:
+    plant.write(casts(range(60)))
+    with life(plant, config) as trainer:
+        trainer.daemon.run_once()
+        folder = trainer.registry.models()[-1].folder
+    for name in ("model.safetensors", "judged.safetensors"):
+        artifact = read_artifact((folder / name).read_bytes())
+        weights = {
+            member: artifact.tensors[f"combination.{member}"][2] for member in artifact.manifest.members
+        }
+        assert weights == artifact.manifest.members
+    judged, published = (
+        read_artifact((folder / name).read_bytes()).manifest
+        for name in ("judged.safetensors", "model.safetensors")
+    )
+    assert judged.threshold != published.threshold
+    assert judged.scores == published.scores
+
+
 class TestUndoingAMistake:
     def strict(self, config: TrainerSettings) -> TrainerSettings:
         gate = config.gate.model_copy(update={"min_first_lift": 0.99})

@@ -73,7 +73,7 @@ def assert_beside_baselines(trainer: Life, result: CycleResult) -> None:
     assert (told["baselines"], told["baseline_gap"]) == (result.baselines, result.baseline_gap)
 
 
-def test_baselines_are_fitted_on_the_training_part_and_a_model_behind_them_is_told(
+def test_baselines_are_fitted_to_all_but_the_gate_part_and_a_model_behind_them_is_told(
     plant: Plant, config: TrainerSettings
 ) -> None:
     untrained = MODEL.model_copy(

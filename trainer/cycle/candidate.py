@@ -109,9 +109,12 @@ def candidate(
             for name, each in baselines.items()
         },
     )
+    of_judged = manifest.model_copy(
+        update={"members": judged.model.combination.weights, "threshold": judged.threshold}
+    )
     return Candidate(
         published=write_artifact(challenger.published.model.tensors(), manifest),
-        judged=None if challenger.published is judged else write_artifact(judged.model.tensors(), manifest),
+        judged=None if challenger.published is judged else write_artifact(judged.model.tensors(), of_judged),
         baselines=_scores_file({name: each.prob_N for name, each in baselines.items()}),
     )
 

@@ -124,21 +124,31 @@ def train_challenger(
         if result.stop_reason == "stopped":
             raise CycleStoppedError(f"cycle {cycle} was stopped after {len(result.epochs)} epochs")
         trained.append(TrainedNetwork(network, start, parent, result, folder))
-    return _challenger(dataset, split, trained, settings, cycle)
+
+    def stop_if_asked() -> None:
+        if should_stop():
+            raise CycleStoppedError(f"cycle {cycle} was stopped while members were fitted")
+
+    return _challenger(Members(dataset, split, settings), trained, settings, cycle, stop_if_asked)
 
 
 def _challenger(
-    dataset: Dataset, split: Split, trained: list[TrainedNetwork], settings: ModelSettings, cycle: int
+    members: Members,
+    trained: list[TrainedNetwork],
+    settings: ModelSettings,
+    cycle: int,
+    stop_if_asked: Callable[[], None],
 ) -> Challenger:
     best = trained[0]
     for each in trained[1:]:
         if is_better(each.training.best_value, best.training.best_value, settings.early_stopping.monitor):
             best = each
-    members = Members(dataset, split, settings)
     judged = members.fit(best.network)
     published, seconds = judged, judged.seconds
+    stop_if_asked()
     if settings.training.refit_on_all and (refit := members.refit(judged.model)):
         published, seconds = refit, seconds + refit.seconds
+    stop_if_asked()
     seconds += sum(epoch.seconds for each in trained for epoch in each.training.epochs)
     weights = published.model.combination.weights
     log.info(
@@ -173,9 +183,9 @@ def loaders(dataset: Dataset, split: Split, settings: ModelSettings) -> tuple[Wi
 def _require_record_size(size: int, most: int) -> None:
     if size + HEADER_BYTES > most:
         raise ConfigError(
-            f"architecture: an LSTM of {size:,} bytes does not fit into a model file of {most:,} bytes; lower "
-            "hidden_size or num_layers, or raise training.max_model_bytes and, for more than 1 MB, "
-            "max.message.bytes of the models' topic"
+            f"architecture: an LSTM of {size:,} bytes does not fit into a model file of {most:,} bytes; raise "
+            "training.max_model_bytes and, for more than 1 MB, max.message.bytes of the models' topic, or make the "
+            "LSTM smaller: hidden_size and num_layers, with many sensors stem_channels and window_statistics"
         )
 
 

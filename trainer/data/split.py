@@ -19,6 +19,8 @@ IntArray = npt.NDArray[np.int64]
 # Windows of a class that each part should have, from the best on; the first that all parts can have counts. More: the
 # parts leave their shares sooner. Fewer: what is fitted to a part, or decided by it, hangs on single windows.
 ENOUGH = (10, 5, 2, 1)
+# Of its windows, that each part keeps. Smaller: a model is fitted to a few windows, or judged by most of them.
+LEAST_KEPT = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +43,8 @@ def split_by_time(
     """Cuts the groups, in the order of their last windows, at the shares of the configuration.
 
     Where that leaves a part with few windows of a class (`ENOUGH`), the cuts are moved to the nearest places at which
-    each part has as many as all can have: defects come in stretches, and a part without any would have to wait for
-    the next one.
+    each part has as many as all can have and keeps half of its windows: defects come in stretches, and a part without
+    any would have to wait for the next one.
 
     Args:
         groups: Group of each window; all windows of a group lie in one part.
@@ -83,25 +85,42 @@ def _cuts(size_G: IntArray, defects_G: IntArray, config: DatasetConfig) -> tuple
     second = int(np.searchsorted(middle_G, config.train_share + config.validation_share))
     first = min(max(first, 1), num_groups - 2)
     second = min(max(second, first + 1), num_groups - 1)
-    # Windows of each class, and of all, before each cut.
-    seen_2C = np.zeros((2, num_groups + 1), dtype=np.int64)
-    np.cumsum(np.stack([defects_G, size_G - defects_G]), axis=1, out=seen_2C[:, 1:])
+    # Defective windows, good ones and all before each cut.
+    seen_3C = np.zeros((3, num_groups + 1), dtype=np.int64)
+    np.cumsum(np.stack([defects_G, size_G - defects_G, size_G]), axis=1, out=seen_3C[:, 1:])
+    least_P = np.ceil(LEAST_KEPT * np.diff(seen_3C[2, [0, first, second, num_groups]])).astype(np.int64)
     for enough in ENOUGH:
-        if (found := _nearest(seen_2C, (first, second), enough)) is not None:
+        if (found := _nearest(seen_3C, (first, second), enough, least_P)) is not None:
             return 0, *found, num_groups
     return 0, first, second, num_groups
 
 
-def _nearest(seen_2C: IntArray, wanted: tuple[int, int], enough: int) -> tuple[int, int] | None:
-    """The cuts that move the fewest windows, so that each part has enough windows of both classes; None: none do."""
-    num_seen_C = seen_2C.sum(axis=0)
+def _nearest(
+    seen_3C: IntArray, wanted: tuple[int, int], enough: int, least_P: IntArray
+) -> tuple[int, int] | None:
+    """The cuts that move the fewest windows, so that each part has enough of both classes; None: none do.
+
+    Args:
+        seen_3C: Defective windows, good ones and all before each cut.
+        least_P: Of all windows, that each part has at least.
+    """
+    num_seen_C = seen_3C[2]
     firsts_C = np.arange(1, len(num_seen_C) - 2)
+    first_3, middle_3, last_3 = ((enough, enough, least) for least in least_P)
     # Behind each first cut: from where on the middle part has enough, and up to where the last one has.
     lowest_C = np.max(
-        [np.searchsorted(seen_C, seen_C[firsts_C] + enough) for seen_C in seen_2C], axis=0, initial=2
+        [
+            np.searchsorted(seen_C, seen_C[firsts_C] + least)
+            for seen_C, least in zip(seen_3C, middle_3, strict=True)
+        ],
+        axis=0,
+        initial=2,
     )
-    highest = min(int(np.searchsorted(seen_C, seen_C[-1] - enough, side="right")) - 1 for seen_C in seen_2C)
-    possible_C = (seen_2C[:, firsts_C] >= enough).all(axis=0) & (lowest_C <= highest)
+    highest = min(
+        int(np.searchsorted(seen_C, seen_C[-1] - least, side="right")) - 1
+        for seen_C, least in zip(seen_3C, last_3, strict=True)
+    )
+    possible_C = (seen_3C[:, firsts_C] >= np.array(first_3)[:, None]).all(axis=0) & (lowest_C <= highest)
     if not possible_C.any():
         return None
     seconds_C = np.clip(wanted[1], lowest_C, max(highest, 2))

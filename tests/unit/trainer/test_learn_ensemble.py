@@ -11,8 +11,8 @@ from defect_models import network_alone
 
 from trainer.errors import ArtifactError, NotEnoughDataError
 from trainer.learn.config import ArchitectureConfig, ModelSettings
-from trainer.learn.ensemble.defect_model import DefectModel
-from trainer.learn.ensemble.fitting import LSTM_TRUST, fit_ensemble, folds_in_time
+from trainer.learn.ensemble.defect_model import DefectModel, model_bytes
+from trainer.learn.ensemble.fitting import HEADER_BYTES, LSTM_TRUST, fit_ensemble, folds_in_time
 from trainer.learn.members.labelled import LabelledPart, ranks_through
 from trainer.learn.members.part_statistics import PartStatistics
 from trainer.learn.model.network import build_model
@@ -79,7 +79,7 @@ def test_a_network_that_alone_knows_counts_half_and_by_few_casts_nothing(num_cas
         replace(validation, y_N=labels, order_N=240 + np.arange(240) * num_casts // 240),
     )
     fitted = fit_ensemble(network, parts, settings=settings, statistics=PartStatistics.chosen(train))
-    assert fitted.model.combination.weights["lstm"] == weight
+    assert 0.8 * weight <= fitted.model.combination.weights["lstm"] <= weight
 
 
 @pytest.mark.parametrize("parts", [_part, _level])
@@ -173,6 +173,24 @@ def test_a_refit_learns_what_only_the_new_part_shows_and_the_network_counts_as_b
     ).model
     assert refit.combination.weights["lstm"] == weight
     assert _scores(refit, new).auc_roc > _scores(model, new).auc_roc + 0.1
+
+
+def test_trees_without_room_in_the_file_leave_the_line_to_count():
+    train, validation = _level(seed=1), _level(seed=2)
+    settings = ModelSettings(architecture=ArchitectureConfig(**SMALL))
+    network = _network(settings.architecture, train)
+    tight = settings.training.model_copy(update={"max_model_bytes": model_bytes(network) + HEADER_BYTES})
+    few = [
+        replace(part, order_N=number + np.arange(240) // 60) for number, part in ((0, train), (4, validation))
+    ]
+    fitted = fit_ensemble(
+        network,
+        few,
+        settings=settings.model_copy(update={"training": tight}),
+        statistics=PartStatistics.chosen(train),
+    )
+    assert fitted.model.trees.num_trees == 0
+    assert fitted.model.combination.weights["linear"] == 1
 
 
 def test_windows_without_a_group_are_one_each_over_all_parts():

@@ -75,6 +75,9 @@ def test_it_goes_through_a_file():
         np.array([0.0, 1.0]),
         np.array([-1.0, 0.0]),
         np.array([1.0, np.inf]),
+        np.array([1e308, 0.0]),
+        np.array([1.0, -1e308]),
+        np.array([np.nan, 0.0]),
         np.ones(2, np.float32),
     ],
 )

@@ -124,6 +124,7 @@ def test_a_file_gives_the_same_model():
         ({"weight_S": np.zeros(3)}, r"weight_S: expected float64 \[4\], got float64 \[3\]"),
         ({"center_S": np.zeros(4, np.float32)}, "center_S: expected float64"),
         ({"gain_S": np.array([1.0, np.nan, 1, 1])}, "gain_S is not finite"),
+        ({"weight_S": np.full(4, 1e308)}, "weights add up to infinity"),
         ({"intercept": None}, "intercept: expected .* got nothing"),
     ],
 )

@@ -336,6 +336,12 @@ def test_the_number_of_trees_is_what_ranks_the_newest_windows_best(turn, monkeyp
     assert num_trees == max(ranked, key=lambda num: ranked[num])
 
 
+def test_a_statistic_that_only_the_newest_windows_have_can_be_fitted_to():
+    stats, y, group = _task(400)
+    stats[:-20, 2] = np.nan
+    assert np.isfinite(fit_trees(stats, y, None, group, seed=0, max_bytes=ROOMY).logits(stats)).all()
+
+
 def test_a_rank_that_is_hardly_better_adds_no_trees_and_ends_the_search(monkeypatch):
     monkeypatch.setattr(tree_fitting, "LEAST_GAIN", 0.5)
     monkeypatch.setattr(tree_fitting, "PATIENCE", 2)

@@ -100,10 +100,19 @@ def test_defects_that_came_early_are_shared_too() -> None:
     y_N = (np.arange(100) < 60) & ALTERNATING
     split = split_by_time(names, range(100), y_N, CONFIG)
     assert [int(y_N[index_N].sum()) for index_N in (split.train_N, split.validation_N, split.gate_N)] == [
-        10,
-        10,
-        10,
+        20,
+        5,
+        5,
     ]
+
+
+def test_a_part_that_would_have_to_give_up_most_of_its_windows_waits_for_defects() -> None:
+    names = [f"C{number:03d}" for number in range(100)]
+    y_N = (np.arange(100) < 20) & ALTERNATING
+    split = split_by_time(names, range(100), y_N, CONFIG)
+    assert [len(index_N) for index_N in (split.train_N, split.validation_N, split.gate_N)] == [60, 20, 20]
+    with pytest.raises(NotEnoughDataError, match="the validation part has no defective window among 20"):
+        require_classes(split, y_N)
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), min_size=3, max_size=14), shares)
@@ -126,7 +135,12 @@ def test_cuts_are_the_nearest_at_which_each_part_has_enough(
     def moved(cuts: tuple[int, ...]) -> int:
         return abs(cuts[0] - len(wanted[0])) + abs(cuts[1] - len(wanted[0]) - len(wanted[1]))
 
+    def keeps_half(cuts: tuple[int, ...]) -> bool:
+        kept = np.diff([0, *cuts, len(y_N)])
+        return all(2 * size >= len(part) for size, part in zip(kept, wanted, strict=True))
+
     possible = [(int(a), int(b)) for a, b in itertools.combinations(before[1:-1], 2)]
+    possible = [each for each in possible if keeps_half(each)]
     enough = next((each for each in ENOUGH if any(least(cuts) >= each for cuts in possible)), None)
     cuts = (len(found[0]), len(found[0]) + len(found[1]))
     if enough is None:

@@ -221,7 +221,8 @@ def _weigh(
     known_N = np.isfinite(np.sum(list(held_out.values()), axis=0))
     if not _has_both(y_N[known_N]):  # defects of one group alone: nothing is left to fit to without it
         held_out, known_N = beside.logits(windows.stats_NS), np.ones(len(y_N), np.bool_)
-    preferred = TREES if TREES in held_out else LINEAR
+    # Trees may be there and have no room in the file.
+    preferred = TREES if (beside.trees and beside.trees.num_trees) or LINEAR not in held_out else LINEAR
     paths = choose_weights(
         {name: held_out_N[known_N] for name, held_out_N in held_out.items()},
         y_N[known_N],

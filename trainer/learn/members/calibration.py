@@ -18,6 +18,8 @@ Floats = npt.NDArray[np.float64]
 # Smaller: a score that tells nothing gives the same probability to all, and its ranking is lost in rounding.
 MIN_SLOPE = 1e-3
 MAX_STEPS = 100
+# Of slope and offset in a file. Larger: products of finite scores are not finite.
+LARGEST = 1e9
 # Of the prior of a correction. Smaller: a score that is too sure stays so. Larger: a stretch of time that is unlike
 # the others changes what a score means.
 SPREAD_OF_LOG_SLOPE = 0.11
@@ -53,7 +55,7 @@ class Calibration:
         if tensor is None or tensor.shape != (2,) or tensor.dtype != np.float64:
             raise ArtifactError("calibration: expected float64 [2], slope and offset")
         slope, offset = map(float, tensor)
-        if not (np.isfinite(slope) and np.isfinite(offset) and slope > 0):
+        if not (0 < slope < LARGEST and abs(offset) < LARGEST):
             raise ArtifactError(
                 f"calibration: slope {slope} and offset {offset} turn no score into a probability"
             )

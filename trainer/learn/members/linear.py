@@ -79,6 +79,10 @@ class LinearModel:
                 raise ArtifactError(f"linear model: {name} is not finite")
             read.append(np.array(array))
         center_S, gain_S, weight_S, intercept = read
+        with np.errstate(over="ignore"):
+            largest = FURTHEST * np.abs(weight_S).sum() + abs(intercept[0])
+        if not np.isfinite(largest):
+            raise ArtifactError("linear model: weights add up to infinity")
         return cls(center_S, gain_S, weight_S, float(intercept[0]))
 
 

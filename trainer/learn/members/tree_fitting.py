@@ -184,6 +184,9 @@ def _num_trees(
         return MIN_TREES  # nothing tells how many are best
     weight_of = [None if weight_N is None else weight_N[side_N] for side_N in (~is_newest_N, is_newest_N)]
     older_NS, newest_NS = bin_NS[~is_newest_N], bin_NS[is_newest_N]
+    # A statistic that only the newest windows have: scikit-learn fits to none without a value.
+    is_new_S = np.isnan(older_NS).all(axis=0)
+    older_NS[:, is_new_S] = newest_NS[:, is_new_S] = 0
     booster = _booster(len(y_N), seed).set_params(warm_start=True)
     best, best_rank, looks_since = MIN_TREES, 0.0, 0
     for num_trees in range(MIN_TREES, MAX_TREES + 1, STEP_TREES):

@@ -90,32 +90,34 @@ def fit_baselines(
         x_NTF: Raw values, NaN = missing.
         mask_NT: True = valid step.
         y_N: 1 or True = defective.
-        seed: Of the boosting, which sets windows aside for early stopping when there are over 10,000.
+        seed: Of the boosting.
 
     Raises:
         NotEnoughDataError: One class only, or fewer than two windows.
         ModelInputError: Shapes do not fit, a label is not 0 or 1, or there is no valid value at all.
     """
     part = LabelledPart(x_NTF, mask_NT, y_N)
-    return _fit(PartStatistics.chosen(part), part, seed)
+    statistics = PartStatistics.chosen(part)
+    return _fit(statistics.statistics, statistics(part), part.labels, seed)
 
 
-def _fit(statistics: PartStatistics, part: LabelledPart, seed: int) -> dict[str, Baseline]:
-    stats_NS, y_N = statistics(part), part.labels
+def _fit(
+    statistics: WindowStatistics, stats_NS: Floats, y_N: npt.NDArray[np.generic], seed: int
+) -> dict[str, Baseline]:
     if y_N.shape != stats_NS.shape[:1]:
         raise ModelInputError(f"expected {len(stats_NS)} labels, got shape {y_N.shape}")
     labels_N = both_classes(y_N, "baselines")
     seen_S = np.asarray(np.isfinite(stats_NS).any(axis=0), dtype=np.bool_)
     # A sensor's mean comes first; the share of steps without a value is there for all.
-    if not seen_S[: statistics.statistics.num_sensors].any():
+    if not seen_S[: statistics.num_sensors].any():
         raise ModelInputError(f"no valid value in {len(stats_NS)} windows: nothing to fit baselines on")
     # One thread: several beside a busy process take many times longer, and sums could differ by their order.
     with threadpool_limits(1), warnings.catch_warnings():
         # Classes that can be told apart draw the weights to infinity; the order of the windows settles long before.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return {
-            name: Baseline(classifier.fit(stats_NS[:, seen_S], labels_N), seen_S, statistics.statistics)
-            for name, classifier in _classifiers(seed, rarest=int(np.bincount(labels_N).min())).items()
+            name: Baseline(classifier.fit(stats_NS[:, seen_S], labels_N), seen_S, statistics)
+            for name, classifier in _classifiers(seed).items()
         }
 
 
@@ -127,7 +129,9 @@ def score_baselines(
     seed: int = 0,
     statistics: PartStatistics | None = None,
 ) -> dict[str, BaselineScores]:
-    """Fits on one part, chooses the threshold on the second, scores on the third: as the model is treated.
+    """Fits on the first two parts and scores on the third, as linear model and trees of the model are treated.
+
+    The threshold is the best one on the second part when only the first one is fitted.
 
     Args:
         statistics: What the model sees; None: chosen on the training part.
@@ -137,22 +141,23 @@ def score_baselines(
         ModelInputError: Shapes do not fit, or the training part has no valid value.
     """
     statistics = statistics or PartStatistics.chosen(train)
+    train_NS, validation_NS, test_NS = (statistics(part) for part in (train, validation, test))
+    stats_NS = np.concatenate([train_NS, validation_NS])
+    known = _fit(statistics.statistics, stats_NS, np.concatenate([train.labels, validation.labels]), seed)
     scores = {}
-    for name, baseline in _fit(statistics, train, seed).items():
-        threshold = best_threshold(validation.labels, baseline.predict_from(statistics(validation)))
-        prob_N = baseline.predict_from(statistics(test))
+    for name, of_train in _fit(statistics.statistics, train_NS, train.labels, seed).items():
+        threshold = best_threshold(validation.labels, of_train.predict_from(validation_NS))
+        prob_N = known[name].predict_from(test_NS)
         scores[name] = BaselineScores(evaluate(test.labels, prob_N, threshold), prob_N)
     return scores
 
 
-def _classifiers(seed: int, rarest: int = 2) -> dict[str, Any]:
-    """The models to fit, where the rarer class has so many windows."""
+def _classifiers(seed: int) -> dict[str, Any]:
     return {
         "logistic_regression": make_pipeline(
             SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS)
         ),
-        # What is set aside to stop early holds windows of both classes; a single one cannot be on both sides.
-        "hist_gradient_boosting": HistGradientBoostingClassifier(
-            random_state=seed, early_stopping="auto" if rarest > 1 else False
-        ),
+        # Windows set aside at random to stop early would be neighbours of those that are fitted, and a statistic that
+        # few windows have could be missing in all others.
+        "hist_gradient_boosting": HistGradientBoostingClassifier(random_state=seed, early_stopping=False),
     }

@@ -61,9 +61,10 @@ class Manifest(_Frozen):
         members: What each member counts in a score; they sum to 1. Empty in a model from before there were several.
         sensors: In column order.
         threshold: Probability from which a window is called defective.
-        scores: On the gate windows, such as `auc_roc` and `auc_pr`.
-        baselines: Scores of simple models that were fitted and scored on the same parts: `auc_roc`, `auc_pr` and
-            `f1` by name. Empty in a model from before they were fitted.
+        scores: On the gate windows, such as `auc_roc` and `auc_pr`: of the model that had not learned them, at its
+            own threshold.
+        baselines: Scores there of simple models that were fitted to the same windows as that one: `auc_roc`, `auc_pr`
+            and `f1` by name. Empty in a model from before they were fitted.
         weights_sha256: Digest of the tensors; `write_artifact` fills it in.
     """
 
