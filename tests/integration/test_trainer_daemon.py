@@ -24,6 +24,7 @@ from streamer.windows import Address
 from trainer.config import TrainerSettings
 from trainer.cycle import candidate
 from trainer.cycle.journal import CycleJournal
+from trainer.cycle.members import Members
 from trainer.errors import NotEnoughDataError
 from trainer.learn.config import ModelSettings, OptimizerConfig
 from trainer.learn.report.training_metrics import EpochResult
@@ -275,6 +276,29 @@ class TestKills:
             assert phase(trainer) == "frozen"
         assert "cycle 1 was stopped after" in capsys.readouterr().out
         self.go_on(plant, config, undisturbed)
+
+    def test_a_stop_while_members_are_fitted_keeps_the_cycle(
+        self,
+        plant: Plant,
+        config: TrainerSettings,
+        undisturbed: str,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        plant.write(casts(range(60)))
+        fitted = []
+        real = Members.fit
+        with monkeypatch.context() as patch, life(plant, config, should_stop=lambda: bool(fitted)) as trainer:
+            patch.setattr(Members, "fit", lambda self, network: fitted.append(network) or real(self, network))
+            trainer.daemon.run(Turns(1))
+            assert decisions(trainer.registry) == []
+            assert phase(trainer) == "frozen"
+        assert "cycle 1 was stopped while members were fitted" in capsys.readouterr().out
+        with life(plant, config) as trainer:
+            result = trainer.daemon.run_once()
+            assert result is not None
+            assert result.number == 1
+            assert trainer.registry.manifest(1).weights_sha256 == undisturbed
 
 
 class TestMidCycle:

@@ -175,3 +175,12 @@ def test_parts_that_are_places_score_as_copies_of_them_do():
     for name in NAMES:
         assert of_places[name].scores == of_copies[name].scores
         np.testing.assert_array_equal(of_places[name].prob_N, of_copies[name].prob_N)
+
+
+def test_what_only_the_second_part_shows_is_learned():
+    x, mask, y = _windows()
+    shuffled = LabelledPart(x, mask, np.random.default_rng(0).permutation(y))
+    shows = LabelledPart(*_windows(1200, seed=1))
+
+    scores = score_baselines(shuffled, shows, LabelledPart(*_windows(seed=2)))
+    assert all(scores[name].scores.auc_roc > 0.9 for name in NAMES)
