@@ -111,7 +111,9 @@ def split(casts: Iterator[Cast], max_steps: int) -> Parts:
     parts = split_by_time([cast.group for cast, *_ in windows], end_N, y_N, DatasetConfig())
     require_classes(parts, y_N)
     index = (parts.train_N, parts.validation_N, parts.gate_N)
-    train_part, validation, test = (LabelledPart(x_NTF[n], mask_NT[n], y_N[n]) for n in index)
+    train_part, validation, test = (
+        LabelledPart(x_NTF[n], mask_NT[n], y_N[n], order_N=parts.rank_N[n]) for n in index
+    )
     return train_part, validation, test
 
 
