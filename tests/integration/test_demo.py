@@ -32,10 +32,11 @@ TRAINER = """
 redis: {namespace: demo}
 dataset: {windows: short, train_share: 0.4, validation_share: 0.2}
 triggers: {new_labelled_windows: 60, interval_s: null, poll_s: 0.5}
-gate: {min_defective_casts: 2, min_good_casts: 2, min_first_lift: 0.0, lower_quantile: 0.49}
+gate: {baseline: warn, min_defective_casts: 2, min_good_casts: 2, min_first_lift: 0.0, lower_quantile: 0.49}
 """
+# The loop is what is tested: what 24 casts teach a linear model or trees is chance, and the gate refuses it.
 MODEL = """
-architecture: {num_layers: 1, hidden_size: 8}
+architecture: {num_layers: 1, hidden_size: 8, tree_path: false, linear_path: false}
 training: {max_epochs: 30}
 optimizer: {learning_rate: 0.01}
 """

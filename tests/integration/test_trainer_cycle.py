@@ -232,7 +232,7 @@ def test_a_model_too_large_for_one_record_is_refused_before_the_training(
     plant.write(casts(range(60)))
     with (
         life(plant, config, MODEL.model_copy(update={"architecture": large})) as trainer,
-        pytest.raises(ConfigError, match=r"does not fit into a model file.*lower hidden_size"),
+        pytest.raises(ConfigError, match=r"does not fit into a model file.*smaller: hidden_size"),
     ):
         cycle(trainer, plant)
 

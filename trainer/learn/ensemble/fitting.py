@@ -35,8 +35,8 @@ Bools = npt.NDArray[np.bool_]
 NUM_FOLDS = 5
 # Of a model file: manifest, names and shapes of the tensors.
 HEADER_BYTES = 100_000
-# Where nothing tells the linear model apart from the trees, those count: along recordings an even share ranked the
-# next stretch worse than trees alone (docs/model.md).
+# Where many groups do not tell the linear model apart from the trees, those count; where there are few, half of each
+# (docs/model.md).
 LINEAR, TREES = "linear", "trees"
 # Where nothing tells the LSTM apart from the two, they count: they are fitted to more, and are cheaper to score.
 BESIDE, LSTM = "beside", "lstm"
@@ -221,16 +221,18 @@ def _weigh(
     known_N = np.isfinite(np.sum(list(held_out.values()), axis=0))
     if not _has_both(y_N[known_N]):  # defects of one group alone: nothing is left to fit to without it
         held_out, known_N = beside.logits(windows.stats_NS), np.ones(len(y_N), np.bool_)
-    # Trees may be there and have no room in the file.
-    preferred = TREES if (beside.trees and beside.trees.num_trees) or LINEAR not in held_out else LINEAR
-    paths = choose_weights(
-        {name: held_out_N[known_N] for name, held_out_N in held_out.items()},
-        y_N[known_N],
-        group_N[known_N],
-        prior={name: float(name == preferred) for name in held_out},
-        tolerance=TOLERANCE,
-        seed=seed,
-    )
+    if beside.trees is not None and not beside.trees.num_trees and LINEAR in held_out:
+        paths = {LINEAR: 1.0, TREES: 0.0}  # there was no room for a tree in the file
+    else:
+        paths = choose_weights(
+            {name: held_out_N[known_N] for name, held_out_N in held_out.items()},
+            y_N[known_N],
+            group_N[known_N],
+            prior={name: float(name == TREES or TREES not in held_out) for name in held_out},
+            few={name: 1 / len(held_out) for name in held_out},
+            tolerance=TOLERANCE,
+            seed=seed,
+        )
     beside_N = np.asarray(sum(weight * held_out[name] for name, weight in paths.items()))
     # All windows that are new to the LSTM, whether or not the others can be held out there.
     of_lstm = fit_calibration(network_N, y_N[windows.is_new_N])
@@ -240,7 +242,13 @@ def _weigh(
     if lstm_weight is None and _has_both(y_N[both_N]):
         log_odds = {BESIDE: beside_N[both_N], LSTM: of_lstm.log_odds(held_out[LSTM][both_N])}
         chosen = choose_weights(
-            log_odds, y_N[both_N], group_N[both_N], prior=LSTM_PRIOR, tolerance=TOLERANCE, seed=seed
+            log_odds,
+            y_N[both_N],
+            group_N[both_N],
+            prior=LSTM_PRIOR,
+            few=LSTM_PRIOR,
+            tolerance=TOLERANCE,
+            seed=seed,
         )
         lstm_weight = LSTM_TRUST * chosen[LSTM]
     lstm_weight = lstm_weight or 0.0

@@ -74,6 +74,7 @@ def choose_weights(
     group_N: Ints,
     *,
     prior: Mapping[str, float],
+    few: Mapping[str, float],
     tolerance: float,
     seed: int,
 ) -> dict[str, float]:
@@ -82,18 +83,19 @@ def choose_weights(
     Among the weightings that rank at least as well as the best single member, and no worse than the best weighting by
     what chance may do (`tolerance` standard errors of the difference, over resampled groups), the one nearest to the
     prior is taken. Ranks are judged by the mean of AUC-ROC and AUC-PR. With fewer than `MIN_DEFECTIVE_GROUPS` groups
-    with a defect the prior is taken as it is.
+    with a defect nothing is chosen.
 
     Args:
         log_odds: Of each member.
         y_N: True = defective; both classes.
         group_N: Number of the group of each window, from 0; windows of one group are no independent evidence.
         prior: Weights that sum to 1, by member.
+        few: The same: what is taken where there are too few groups to choose by.
         tolerance: A weighting that is so many standard errors behind the best one may as well be as good.
         seed: Of the resamples.
     """
     if len(np.unique(group_N[y_N])) < MIN_DEFECTIVE_GROUPS:
-        return dict(prior)
+        return dict(few)
     score_NK = np.column_stack(list(log_odds.values()))
     prior_K = np.array([prior[name] for name in log_odds])
     weight_K = _choose(score_NK, y_N, group_N, prior_K, tolerance=tolerance, seed=seed)
